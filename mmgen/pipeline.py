@@ -1,0 +1,326 @@
+"""Config -> shards on disk: workers, resume, commit. The only file that knows of workers.
+
+A shard is a pure function of the request and its number, so a run is: write the request, make the
+shards that are missing, write the manifest. Killed anywhere, the same call finishes it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mmgen
+from mmgen.config import GeneratorConfig
+from mmgen.errors import InputError, ShardError
+from mmgen.generate import render, travel_px
+from mmgen.glyphs import GlyphSet, load_glyphs
+from mmgen.shard import schema
+from mmgen.shard.manifest import (
+    Manifest,
+    ShardEntry,
+    SplitEntry,
+    canonical_json,
+    read_json_file,
+    write_atomic,
+)
+from mmgen.shard.writer import ShardWriter, describe_shard, origin_problem
+
+_BLOCK_BYTES = 4 << 20  # raw frames rendered before they are compressed: they stay in the cache
+_MAX_SEQUENCES = 10**12
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: equal requests give equal bytes. `counts` is sequences by split."""
+
+    config: GeneratorConfig
+    seed: int
+    counts: Mapping[str, int]
+    shard_size: int
+    glyphs_sha256: str
+
+    def to_json(self) -> str:
+        """Write the request in canonical form."""
+        fields = {
+            "format": schema.FORMAT,
+            "config": self.config.model_dump(),
+            "seed": self.seed,
+            "counts": dict(self.counts),
+            "shard_size": self.shard_size,
+            "codec": schema.CODEC,
+            "masks": False,
+            "glyphs_sha256": self.glyphs_sha256,
+        }
+        return canonical_json(fields)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One shard to make or to find."""
+
+    split: str
+    number: int
+    first: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.number:06d}.h5"
+
+
+def generate_dataset(
+    out: Path,
+    config: GeneratorConfig,
+    counts: Mapping[str, int],
+    *,
+    seed: int = 0,
+    shard_size: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Manifest:
+    """Render sequences into shards, or finish a folder that an equal call began.
+
+    counts      split -> sequences; splits of 0 get no folder
+    shard_size  sequences a shard, default 8192 or 512 MiB of raw frames
+    workers     threads, default one a core
+    overwrite   replace a data set of another request; it stays until the new one is complete
+    progress    called with the number of sequences a finished piece of work adds
+    raises      InputError for bad arguments or a folder that holds something else; ShardError for
+                shards under our names that are not of this request
+    """
+    glyphs = load_glyphs(config.glyphs)
+    travel_px(config, glyphs)
+    request = _request(config, counts, seed, shard_size, glyphs)
+    out = Path(out)
+    if overwrite and out.exists():
+        return _replace(out, request, glyphs, workers, progress)
+    _check_folder(out, request)
+    return _finish(out, request, glyphs, workers, progress)
+
+
+def _request(
+    config: GeneratorConfig,
+    counts: Mapping[str, int],
+    seed: int,
+    shard_size: int | None,
+    glyphs: GlyphSet,
+) -> Request:
+    shape = (config.frames.high, *config.canvas)
+    size = schema.default_shard_size(shape) if shard_size is None else shard_size
+    if size < 1:
+        raise InputError(f"shard size: {size} is out of range, allowed is 1 or more")
+    if unknown := set(counts) - set(schema.SPLITS):
+        raise InputError(f"splits {sorted(unknown)} do not exist")
+    wanted = {split: counts.get(split, 0) for split in schema.SPLITS}
+    for split, count in wanted.items():
+        if not 0 <= count <= _MAX_SEQUENCES:
+            raise InputError(f"{split}: {count} sequences; allowed are 0..{_MAX_SEQUENCES}")
+    if not any(wanted.values()):
+        raise InputError("no split has any sequence; ask for at least one")
+    return Request(config, seed, wanted, size, glyphs.sha256)
+
+
+def _check_folder(out: Path, request: Request) -> None:
+    """Leave alone whatever is not empty and not of this request."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder")
+    existing = out / schema.REQUEST_NAME
+    if existing.is_file():
+        text = read_json_file(existing)
+        if text != request.to_json():
+            difference = _first_difference(text, request)
+            raise InputError(
+                f"{out}: holds a data set of another request ({difference}); name another folder, "
+                "or overwrite it"
+            )
+    elif out.is_dir() and any(_foreign_entries(out)):
+        raise InputError(f"{out}: holds something else; name an empty or a new folder")
+
+
+def _foreign_entries(out: Path) -> Iterator[Path]:
+    # A run killed before its request had its name leaves the partial request and nothing else.
+    ours = schema.REQUEST_NAME + schema.PARTIAL_SUFFIX
+    return (path for path in out.iterdir() if path.name != ours)
+
+
+def _first_difference(text: str, request: Request) -> str:
+    try:
+        there = json.loads(text)
+        wanted = json.loads(request.to_json())
+        for name in wanted:
+            if there.get(name) == wanted[name]:
+                continue
+            if isinstance(wanted[name], dict) and isinstance(there.get(name), dict):
+                for field, value in wanted[name].items():
+                    if there[name].get(field) != value:
+                        return f"{field} is {there[name].get(field)}, asked for is {value}"
+            return f"{name} is {there.get(name)}, asked for is {wanted[name]}"
+    except (ValueError, AttributeError):
+        return f"{schema.REQUEST_NAME} does not parse"
+    return "it has further entries"
+
+
+def _replace(
+    out: Path,
+    request: Request,
+    glyphs: GlyphSet,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> Manifest:
+    """Build beside the old data set, then swap by renaming: one of the two is always there."""
+    if not any((out / name).is_file() for name in (schema.REQUEST_NAME, schema.MANIFEST_NAME)):
+        raise InputError(f"{out}: is no data set of ours and is not overwritten")
+    beside = out.with_name(f"{out.name}.new{schema.PARTIAL_SUFFIX}")
+    old = out.with_name(f"{out.name}.old{schema.PARTIAL_SUFFIX}")
+    _check_folder(beside, request)
+    manifest = _finish(beside, request, glyphs, workers, progress)
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(out, old)
+    os.replace(beside, out)
+    shutil.rmtree(old)
+    return manifest
+
+
+def _finish(
+    out: Path,
+    request: Request,
+    glyphs: GlyphSet,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> Manifest:
+    """Make what is missing, then commit by the manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / schema.REQUEST_NAME).exists():
+        write_atomic(out / schema.REQUEST_NAME, request.to_json())
+    with _only_writer(out):
+        for leftover in out.glob(f"*/*{schema.PARTIAL_SUFFIX}"):
+            leftover.unlink()
+        entries = _make_shards(out, request, glyphs, workers or _num_cores(), progress)
+        manifest = Manifest(
+            version=mmgen.__version__,
+            config=request.config.model_dump(),
+            seed=request.seed,
+            glyphs={"name": glyphs.name, "sha256": glyphs.sha256}
+            | {split: list(glyphs.splits[split]) for split in schema.SPLITS},
+            codec=schema.CODEC,
+            shard_size=request.shard_size,
+            splits={
+                split: SplitEntry(
+                    request.counts[split],
+                    tuple(entries[task] for task in _tasks(request) if task.split == split),
+                )
+                for split in schema.SPLITS
+                if request.counts[split]
+            },
+        )
+        write_atomic(out / schema.MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+@contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Hold the lock of a folder; a dead writer leaves none, the system lets go of it."""
+    with (out / schema.REQUEST_NAME).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another writer is at work there; wait for it") from None
+        yield
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _tasks(request: Request) -> list[_Task]:
+    size = request.shard_size
+    return [
+        _Task(split, number, first, min(size, request.counts[split] - first))
+        for split in schema.SPLITS
+        for number, first in enumerate(range(0, request.counts[split], size))
+    ]
+
+
+def _make_shards(
+    out: Path,
+    request: Request,
+    glyphs: GlyphSet,
+    workers: int,
+    progress: Callable[[int], None],
+) -> dict[_Task, ShardEntry]:
+    tasks = _tasks(request)
+    stop = threading.Event()
+    entries: dict[_Task, ShardEntry] = {}
+    for split in {task.split for task in tasks}:
+        (out / split).mkdir(exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {
+            pool.submit(_make_shard, out, task, request, glyphs, stop, progress): task
+            for task in tasks
+        }
+        try:
+            for done in as_completed(waiting):
+                entries[waiting[done]] = done.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return entries
+
+
+def _make_shard(
+    out: Path,
+    task: _Task,
+    request: Request,
+    glyphs: GlyphSet,
+    stop: threading.Event,
+    progress: Callable[[int], None],
+) -> ShardEntry:
+    path = out / task.split / task.name
+    attributes = schema.attributes(
+        canonical_json(request.config.model_dump()),
+        request.seed,
+        task.split,
+        request.glyphs_sha256,
+        mmgen.__version__,
+    )
+    if path.exists():
+        if problem := origin_problem(path, attributes, task.first, task.count):
+            raise ShardError(f"{path}: {problem}; delete it, or overwrite the data set")
+        progress(task.count)
+        return describe_shard(path, task.first, task.count)
+    config = request.config
+    shape = (config.frames.high, *config.canvas)
+    block = max(1, _BLOCK_BYTES // int(np.prod(shape)))
+    frames = np.empty((min(block, task.count), *shape), np.uint8)
+    with ShardWriter(path, task.count, shape, config.digits.high, attributes) as writer:
+        last = task.first + task.count
+        for first in range(task.first, last, block):
+            if stop.is_set():
+                raise InterruptedError("another shard failed")
+            indices = range(first, min(first + block, last))
+            rendered = render(
+                config,
+                indices,
+                split=task.split,
+                seed=request.seed,
+                glyphs=glyphs,
+                out=frames[: len(indices)],
+            )
+            writer.write(rendered.frames, _annotations(rendered))
+            progress(len(indices))
+        return writer.commit()
+
+
+def _annotations(block: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(block).items() if name in schema.ANNOTATIONS}

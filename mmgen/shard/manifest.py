@@ -1,0 +1,162 @@
+"""The manifest: the JSON file, written last, that makes a folder of shards a data set.
+
+It is untrusted input like any other file: every field is checked, and a shard's name can only name
+a file in the folder of its split.
+"""
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmgen.errors import InputError
+from mmgen.shard import schema
+
+_MAX_COUNT = 2**53
+_MAX_JSON_BYTES = 1 << 28
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard: its file name, the sequences first..first+count-1 it holds, size and SHA-256."""
+
+    name: str
+    first: int
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitEntry:
+    """The shards of one split, in the order of their sequences."""
+
+    count: int
+    shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a data set holds and what it was made from; `config` is None where it was imported."""
+
+    version: str
+    config: dict[str, Any] | None
+    seed: int
+    glyphs: dict[str, Any]
+    codec: str
+    shard_size: int
+    splits: dict[str, SplitEntry]
+
+    def to_json(self) -> str:
+        """Write the manifest; `from_json` reads it back equal."""
+        return canonical_json({"format": schema.FORMAT} | asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Manifest":
+        """Check and read a manifest; InputError names the file and the first bad entry."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{where}: is no JSON ({error}); is this a data set?") from error
+        fields = _Fields(data, where)
+        if (number := fields.take("format", int)) != schema.FORMAT:
+            raise InputError(
+                f"{where}: has format {number}, this version reads {schema.FORMAT}; update mmgen"
+            )
+        splits = fields.take("splits", dict)
+        if unknown := set(splits) - set(schema.SPLITS):
+            raise InputError(f"{where}: splits {sorted(unknown)} do not exist")
+        return cls(
+            version=fields.take("version", str),
+            config=fields.take("config", (dict, type(None))),
+            seed=fields.count("seed", limit=2**63),
+            glyphs=fields.take("glyphs", dict),
+            codec=fields.take("codec", str),
+            shard_size=fields.count("shard_size"),
+            splits={
+                name: _read_split(name, _Fields(splits[name], f"{where}: splits.{name}"))
+                for name in schema.SPLITS
+                if name in splits
+            },
+        )
+
+
+class _Fields:
+    """Take checked values out of a JSON object, or say which one is missing or of another kind."""
+
+    def __init__(self, data: Any, where: str) -> None:
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: is no JSON object")
+        self.data = data
+        self.where = where
+
+    def take(self, name: str, kind: type[V] | tuple[type, ...]) -> V:
+        value = self.data.get(name, _Fields)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"{self.where}: {name} is missing or has the wrong type")
+        return value  # type: ignore[return-value]
+
+    def count(self, name: str, limit: int = _MAX_COUNT) -> int:
+        value = self.take(name, int)
+        if not 0 <= value < limit:
+            raise InputError(f"{self.where}: {name} is {value}, allowed are 0..{limit - 1}")
+        return value
+
+
+def _read_split(split: str, fields: _Fields) -> SplitEntry:
+    shards: list[ShardEntry] = []
+    next_first = 0
+    for number, entry in enumerate(fields.take("shards", list)):
+        shard = _Fields(entry, f"{fields.where}.shards[{number}]")
+        name = shard.take("name", str)
+        if not re.fullmatch(rf"{split}-\d{{6,12}}\.h5", name):
+            raise InputError(f"{shard.where}: {name!r} is no name of a shard of this split")
+        first, count = shard.count("first"), shard.count("count")
+        if first != next_first or count == 0:
+            raise InputError(f"{shard.where}: holds {count} from {first}, expected {next_first}")
+        next_first += count
+        shards.append(
+            ShardEntry(name, first, count, shard.count("bytes"), shard.take("sha256", str))
+        )
+    if (count := fields.count("count")) != next_first:
+        raise InputError(f"{fields.where}: count is {count}, its shards hold {next_first}")
+    return SplitEntry(count, tuple(shards))
+
+
+def canonical_json(data: Any) -> str:
+    """Write JSON so that equal data are equal text."""
+    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json_file(path: Path) -> str:
+    """Read a small text file; InputError if it is missing, unreadable or absurdly large."""
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise InputError(f"{path}: is larger than {_MAX_JSON_BYTES} bytes; not one of ours")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def write_atomic(path: Path, content: str) -> None:
+    """Write a text file under a partial name, then rename: its final name means complete."""
+    partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    replace_durably(partial, path)
+
+
+def replace_durably(partial: Path, path: Path) -> None:
+    """Rename onto the final name and make the rename itself survive a power cut."""
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

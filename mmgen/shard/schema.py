@@ -1,0 +1,75 @@
+"""Names, dtypes and shapes inside a shard: format version 1, as FORMAT.md says it in prose."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+FORMAT = 1
+CODEC = "gzip"
+SPLITS = ("train", "val", "test")
+MANIFEST_NAME = "manifest.json"
+REQUEST_NAME = "request.json"
+PARTIAL_SUFFIX = ".partial"
+
+MAX_SEQUENCE_BYTES = 1 << 30
+MAX_SHARD_BYTES = 512 << 20  # raw frames in a shard, unless its size is asked for
+MAX_SHARD_SEQUENCES = 8192
+_MAX_CHUNK_BYTES = 1 << 20
+
+# HDF5 runs one call at a time anyway, but not every h5py release guards its direct-chunk calls.
+HDF5_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A dataset beside `frames`: its dtype and what follows the sequence axis."""
+
+    dtype: DTypeLike
+    dimensions: tuple[str | int, ...]
+
+    def shape(self, num_frames: int, num_digits: int) -> tuple[int, ...]:
+        """Return the shape for one sequence."""
+        sizes = {"T": num_frames, "K": num_digits}
+        return tuple(sizes[d] if isinstance(d, str) else d for d in self.dimensions)
+
+
+# In the order they are written: equal content is then equal bytes.
+ANNOTATIONS: dict[str, Annotation] = {
+    "num_frames": Annotation(np.int32, ()),
+    "label": Annotation(np.int16, ("K",)),
+    "glyph_index": Annotation(np.int32, ("K",)),
+    "position": Annotation(np.float32, ("T", "K", 2)),
+    "velocity": Annotation(np.float32, ("T", "K", 2)),
+    "index": Annotation(np.int64, ()),
+}
+CHECKSUM = "checksum"
+MANDATORY = ("frames", "num_frames", "index", CHECKSUM)
+
+
+def chunk_frames(sequence_shape: tuple[int, ...]) -> int:
+    """Return the frames of a chunk: all of a sequence, or as many as fit into 1 MiB."""
+    frame_bytes = int(np.prod(sequence_shape[1:], dtype=np.int64))
+    return max(1, min(sequence_shape[0], _MAX_CHUNK_BYTES // frame_bytes))
+
+
+def default_shard_size(sequence_shape: tuple[int, ...]) -> int:
+    """Return how many sequences a shard holds: 8192, or fewer that make 512 MiB raw."""
+    sequence_bytes = int(np.prod(sequence_shape, dtype=np.int64))
+    return max(1, min(MAX_SHARD_SEQUENCES, MAX_SHARD_BYTES // sequence_bytes))
+
+
+def attributes(
+    config_json: str, seed: int, split: str, glyphs_sha256: str, version: str
+) -> dict[str, Any]:
+    """Return the root attributes that let a lone shard explain itself."""
+    return {
+        "format": FORMAT,
+        "config": config_json,
+        "seed": seed,
+        "split": split,
+        "glyphs_sha256": glyphs_sha256,
+        "version": version,
+    }
