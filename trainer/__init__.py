@@ -1,0 +1,31 @@
+"""Train the LSTM autoencoder of Srivastava et al. 2015 on Moving MNIST, and measure it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.checkpoint import load_model
+    from trainer.config import ModelConfig, TrainConfig
+    from trainer.model import VideoAutoencoder
+    from trainer.stream import SequenceStream
+
+# Public names load on first use: importing torch takes a second that `mmtrain --help` must not pay.
+_EXPORTS = {
+    "ModelConfig": "trainer.config",
+    "SequenceStream": "trainer.stream",
+    "TrainConfig": "trainer.config",
+    "VideoAutoencoder": "trainer.model",
+    "load_model": "trainer.checkpoint",
+}
+
+__all__ = ["ModelConfig", "SequenceStream", "TrainConfig", "VideoAutoencoder", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,102 @@
+"""Checkpoints: one file each, complete or not there, opened without running anything in it.
+
+A checkpoint is tensors and plain containers, so torch.load reads it with its safe default.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.config import TrainConfig, parse_config
+from trainer.errors import InputError
+from trainer.model import VideoAutoencoder
+from trainer.world import pick_device, pick_precision
+
+FORMAT = 1
+_FOLDER = "checkpoints"
+_KINDS = {
+    "format": int,
+    "step": int,
+    "model": dict,
+    "optimizer": dict,
+    "rng": dict,
+    "stream": dict,
+    "config": dict,
+    "frame_shape": list,
+}
+
+
+def save_checkpoint(run: Path, checkpoint: dict[str, Any], keep: int) -> Path:
+    """Write RUN/checkpoints/step-NNNNNNNN.pt under a partial name, rename, drop all but `keep`."""
+    folder = run / _FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{checkpoint['step']:08d}.pt"
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    for old in list_checkpoints(run)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first."""
+    found = (run / _FOLDER).glob("step-*.pt")
+    complete = (path for path in found if re.fullmatch(r"step-\d{8,}\.pt", path.name))
+    return sorted(complete, key=lambda path: int(path.stem.removeprefix("step-")))
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Open a checkpoint; InputError if it is not one of ours."""
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch answers garbage with most of the built-in errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: is no checkpoint ({reason[:120]})") from error
+    if not isinstance(checkpoint, dict) or not all(
+        isinstance(checkpoint.get(name), kind) for name, kind in _KINDS.items()
+    ):
+        raise InputError(f"{path}: is no checkpoint of mmtrain")
+    if checkpoint["format"] != FORMAT:
+        raise InputError(f"{path}: has format {checkpoint['format']}, this version reads {FORMAT}")
+    return checkpoint
+
+
+def latest_checkpoint(run: Path) -> Path:
+    """Return the newest checkpoint; InputError if the folder is no run, or has none yet."""
+    if not (run / "config.json").is_file():
+        raise InputError(f"{run}: is no run; make one with `mmtrain fit DATA --run {run}`")
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        raise InputError(f"{run}: has no checkpoint yet; train on with `mmtrain fit --resume`")
+    return checkpoints[-1]
+
+
+def load_model(run: str | os.PathLike[str], device: str = "auto") -> VideoAutoencoder:
+    """Return the model of a run's newest checkpoint, on a device, ready to evaluate."""
+    return restore_model(load_checkpoint(latest_checkpoint(Path(run))), device)
+
+
+def restore_model(checkpoint: dict[str, Any], device: str = "auto") -> VideoAutoencoder:
+    """Build the model of a checkpoint, on a device, ready to evaluate."""
+    config: TrainConfig = parse_config(checkpoint["config"])
+    model = VideoAutoencoder(config.model, tuple(checkpoint["frame_shape"]))
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise InputError(f"the checkpoint does not fit its own config: {detail}") from error
+    where = pick_device(device)
+    set_precision(model, pick_precision(config.run.precision, where))
+    return model.to(where).eval()
+
+
+def set_precision(model: VideoAutoencoder, precision: str) -> None:
+    """Round matrix products as a resolved precision, fp32 or bf16, says."""
+    model.round_products(torch.bfloat16 if precision == "bf16" else None)

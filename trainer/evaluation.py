@@ -1,0 +1,156 @@
+"""How good a model is on a split, always beside the predictors that know nothing.
+
+black      an empty frame
+copy-last  the last context frame, again and again
+mean frame the mean of the scored frames themselves: the best constant picture in hindsight, so
+           beating it is never luck of the draw
+
+Letters: N sequences, B of them at a time, T frames, D values a frame.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgen.shard.reader import Split
+from trainer import losses
+from trainer.config import DataConfig
+from trainer.errors import InputError
+from trainer.model import VideoAutoencoder, to_values
+from trainer.stream import in_order
+
+_BATCH = 64
+
+
+@torch.inference_mode()
+def evaluate(
+    model: VideoAutoencoder,
+    split: Split,
+    data: DataConfig,
+    num_sequences: int | None = None,
+    *,
+    baselines: bool = True,
+) -> dict[str, Any]:
+    """Score reconstruction and prediction on the first sequences of a split.
+
+    num_sequences  how many; all if None
+    baselines      also score the predictors that know nothing (costs a second pass)
+    returns        the tables of `mmtrain evaluate --json`: mse and mae summed over a frame's
+                   pixels, ce in nats per frame, means over sequences and frames, each also per
+                   frame; numbers or None where infinite
+    raises         InputError if sequences are shorter than context + predict
+    """
+    check_fits(model, split, data)
+    count = _checked_count(split, num_sequences)
+    device = next(model.parameters()).device
+    mean_frame = _mean_frame(split, data, count, device) if baselines else None
+    tables: dict[str, _Table] = defaultdict(_Table)
+    model.eval()
+    for context, future in _windows(split, data, count, device):
+        decoded = model(context, data.predict)
+        for name, output, target in (
+            ("reconstruction", decoded.reconstruction, context),
+            ("prediction", decoded.prediction, future),
+        ):
+            tables[name].add(output, losses.clipped(output), target)
+        tables["entropy_floor"].add_entropy(future)
+        if mean_frame is not None:
+            last = context[:, -1:].expand_as(future)
+            constant = mean_frame.expand_as(future)
+            tables["black"].add(black := torch.zeros_like(future), black, future)
+            tables["copy-last"].add(last, losses.clipped(last), future)
+            tables["mean frame"].add(constant, constant, future)
+    result: dict[str, Any] = {"split": split.name, "sequences": count}
+    for name in ("prediction", "reconstruction"):
+        result[name] = tables[name].summary()
+    if baselines:
+        names = ("black", "copy-last", "mean frame")
+        result["baselines"] = {name: tables[name].summary() for name in names}
+    result["entropy_floor"] = tables["entropy_floor"].summary()["ce"]
+    return result
+
+
+def check_lengths(split: Split, data: DataConfig) -> None:
+    """Refuse sequences shorter than context + predict, before any work."""
+    needed = data.context + data.predict
+    shortest = _shortest(split)
+    if shortest < needed:
+        raise InputError(
+            f"{split.root}: sequences of {split.name} have {shortest} frames, context "
+            f"{data.context} and predict {data.predict} need {needed}; lower them"
+        )
+
+
+def _shortest(split: Split) -> int:
+    # The config knows without opening every shard; a set without one has sequences of one length.
+    frames = (split.manifest.config or {}).get("frames")
+    low = str(frames).partition("..")[0]
+    return int(low) if low.isdecimal() else split.sequence_shape[0]
+
+
+def check_fits(model: VideoAutoencoder, split: Split, data: DataConfig) -> None:
+    """Refuse data whose frames are not the model's, or too few."""
+    check_lengths(split, data)
+    if split.sequence_shape[1:] != model.frame_shape:
+        raise InputError(
+            f"{split.root}: frames are {split.sequence_shape[1:]}, the model was trained on "
+            f"{model.frame_shape}"
+        )
+
+
+def _checked_count(split: Split, num_sequences: int | None) -> int:
+    if num_sequences is not None and not 1 <= num_sequences <= len(split):
+        raise InputError(
+            f"{split.root}: {num_sequences} sequences asked for, {split.name} has {len(split)}"
+        )
+    return num_sequences or len(split)
+
+
+def _windows(
+    split: Split, data: DataConfig, count: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield context (B, context, D) and future (B, predict, D) of consecutive sequences."""
+    last = data.context + data.predict
+    for batch in in_order(split, count, _BATCH):
+        values = to_values(batch.frames[:, :last].to(device))
+        yield values[:, : data.context], values[:, data.context :]
+
+
+def _mean_frame(split: Split, data: DataConfig, count: int, device: torch.device) -> Tensor:
+    total: Tensor | float = 0.0
+    for _, future in _windows(split, data, count, device):
+        total = total + future.double().sum((0, 1))
+    assert isinstance(total, Tensor)
+    return (total / (count * data.predict)).float()
+
+
+class _Table:
+    """Scores (N, T) of one predictor, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, output: Tensor, probability: Tensor, target: Tensor) -> None:
+        self.scores["mse"].append(losses.squared_error(output, target).cpu())
+        self.scores["mae"].append(losses.absolute_error(output, target).cpu())
+        self.scores["ce"].append(losses.cross_entropy(probability, target).cpu())
+
+    def add_entropy(self, target: Tensor) -> None:
+        self.scores["ce"].append(losses.entropy(target).cpu())
+
+    def summary(self) -> dict[str, Any]:
+        frames = {name: torch.cat(parts).double() for name, parts in self.scores.items()}
+        means: dict[str, Any] = {name: _number(values.mean()) for name, values in frames.items()}
+        means["per_frame"] = {
+            name: [_number(value) for value in values.mean(0)] for name, values in frames.items()
+        }
+        return means
+
+
+def _number(value: Tensor) -> float | None:
+    number = value.item()
+    return number if math.isfinite(number) else None

@@ -1,0 +1,266 @@
+"""The recipe, to be read top to bottom: draw a batch, take a step, log, look at val, save."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgen.shard.manifest import canonical_json, write_atomic
+from mmgen.shard.reader import DataSet, open_dataset
+from trainer.checkpoint import (
+    FORMAT,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    set_precision,
+)
+from trainer.config import OptimizerConfig, TrainConfig, first_difference, parse_config
+from trainer.errors import InputError, RunError
+from trainer.evaluation import check_lengths, evaluate
+from trainer.log import RunLog
+from trainer.losses import mse_loss
+from trainer.model import VideoAutoencoder, to_values
+from trainer.stream import SequenceStream
+from trainer.world import pick_device, pick_precision
+
+
+def fit(
+    config: TrainConfig,
+    data: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train on the split train of a data set, watch its val, leave everything in the folder `run`.
+
+    resume     go on from the newest checkpoint, or start where there is none
+    overwrite  throw an earlier run in the folder away
+    returns    the last look at val: as `evaluate` gives it, with the step
+    raises     InputError before work starts; RunError if the loss is not finite any more
+    """
+    device = pick_device(config.run.device)
+    precision = pick_precision(config.run.precision, device)
+    dataset = open_dataset(data)
+    stream = SequenceStream(dataset["train"], config.data.batch_size, seed=config.run.seed)
+    check_lengths(dataset["train"], config.data)
+    watched = _watched(dataset, config)
+    checkpoint = _prepare_folder(config, data, run, resume=resume, overwrite=overwrite)
+
+    torch.manual_seed(config.run.seed)
+    model = VideoAutoencoder(config.model, stream.split.sequence_shape[1:]).to(device)
+    set_precision(model, precision)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    if checkpoint:
+        _restore(checkpoint, model, optimizer, stream)
+    steps, batch_size = config.run.steps, config.data.batch_size
+    log = RunLog(run, steps, stream.step, quiet=quiet)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    log.say(f"{num_parameters:,} parameters on {device}, products in {precision}")
+    looked: dict[str, Any] = {}
+
+    batches = iter(stream)
+    while stream.step < steps:
+        asked = time.monotonic()
+        batch = next(batches)
+        log.waited(time.monotonic() - asked)
+        step = stream.step  # counts from 1: this step's number
+        rate = learning_rate(config.optimizer, step - 1, steps)
+        losses = train_step(model, optimizer, batch.frames.to(device), config, rate)
+        if step % config.run.log_every == 0 or step == steps:
+            numbers = {name: value.item() for name, value in losses.items()}
+            _stop_unless_finite("loss", numbers["loss"], step)
+            log.metrics({"step": step, **numbers, "lr": rate})
+            log.timing(step, batch_size)
+            log.step(step, numbers["loss"], batch_size)
+        if step % config.run.eval_every == 0 or step == steps:
+            looked = _look(model, watched, config, step, log)
+        if step % config.run.checkpoint_every == 0 or step == steps:
+            _save(run, config, model, optimizer, stream)
+    batches.close()
+    return looked
+
+
+def train_step(
+    model: VideoAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    frames: Tensor,
+    config: TrainConfig,
+    rate: float,
+) -> dict[str, Tensor]:
+    """Take one optimizer step on uint8 frames (B, T, H, W); return the losses, scalars."""
+    data = config.data
+    values = to_values(frames[:, : data.context + data.predict])  # (B, T, D)
+    context, future = values[:, : data.context], values[:, data.context :]
+    model.train()
+    decoded = model(context, data.predict)
+    reconstruction = mse_loss(decoded.reconstruction, context)
+    prediction = mse_loss(decoded.prediction, future)
+    loss = reconstruction + prediction
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return {
+        "loss": loss.detach(),
+        "reconstruction_loss": reconstruction.detach(),
+        "prediction_loss": prediction.detach(),
+    }
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Return the rate of step 0..steps-1, a pure function, so that resuming needs no state.
+
+    One-cycle (Smith and Topin, arXiv:1708.07120), with the constants of torch's OneCycleLR: a
+    cosine from lr / 25 up to lr over the first 30 %, then a cosine down to lr / 250 000.
+    """
+    if config.schedule == "constant":
+        return config.lr
+    low, lowest = config.lr / 25, config.lr / 25e4
+    peak = 0.3 * steps - 1
+    if step <= peak:
+        return _cosine(low, config.lr, step / peak)
+    return _cosine(config.lr, lowest, (step - peak) / max(1e-9, steps - 1 - peak))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def _watched(dataset: DataSet, config: TrainConfig) -> Any:
+    """Return the split that is looked at while training, None if the set has none."""
+    if "val" not in dataset.splits:
+        return None
+    check_lengths(dataset["val"], config.data)
+    return dataset["val"]
+
+
+def _prepare_folder(
+    config: TrainConfig, data: Path, run: Path, *, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """Return the checkpoint to go on from, None for a new run; leave what is not a run alone."""
+    written = run / "config.json"
+    stored = _stored_request(written)
+    if stored is None and run.exists() and not (run.is_dir() and _is_free(run)):
+        raise InputError(f"{run}: holds something else; name an empty or a new folder")
+    if stored is not None:
+        if overwrite:
+            shutil.rmtree(run)
+        elif not resume:
+            raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
+        else:
+            _check_same(run, stored, config, data)
+            checkpoints = list_checkpoints(run)
+            return load_checkpoint(checkpoints[-1]) if checkpoints else None
+    run.mkdir(parents=True, exist_ok=True)
+    content = {"config": config.model_dump(), "data": str(data.resolve())}
+    write_atomic(written, canonical_json(content))
+    return None
+
+
+def _stored_request(written: Path) -> dict[str, Any] | None:
+    """Return what a run was asked for; None if there is no file, or another program's."""
+    try:
+        stored = json.loads(written.read_text(encoding="utf-8"))
+        return {"config": dict(stored["config"]), "data": stored["data"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_free(run: Path) -> bool:
+    # A run killed before its config had its name leaves the partial config and nothing else.
+    return all(path.name == "config.json.partial" for path in run.iterdir())
+
+
+def _check_same(run: Path, stored: dict[str, Any], config: TrainConfig, data: Path) -> None:
+    difference = first_difference(parse_config(stored["config"]), config)
+    if difference is None and stored["data"] != str(data.resolve()):
+        difference = f"data is {stored['data']} in the run, asked for is {data.resolve()}"
+    if difference:
+        raise InputError(f"{run}: cannot be resumed: {difference}")
+
+
+def _look(
+    model: VideoAutoencoder, watched: Any, config: TrainConfig, step: int, log: RunLog
+) -> dict[str, Any]:
+    if watched is None:
+        return {}
+    count = min(config.run.eval_sequences, len(watched))
+    scores = evaluate(model, watched, config.data, count, baselines=False)
+    short = {
+        name: {metric: scores[name][metric] for metric in ("mse", "ce")}
+        for name in ("prediction", "reconstruction")
+    }
+    for name, values in short.items():
+        _stop_unless_finite(f"{name} error on val", values["mse"], step)
+    log.metrics({"step": step, "val": short})
+    log.say(
+        f"step {step}/{config.run.steps}  val: prediction MSE {short['prediction']['mse']:.1f}, "
+        f"reconstruction MSE {short['reconstruction']['mse']:.1f}"
+    )
+    return {"step": step, **scores}
+
+
+def _stop_unless_finite(name: str, value: float | None, step: int) -> None:
+    if value is None or not math.isfinite(value):
+        written = "not finite" if value is None else value
+        raise RunError(
+            f"the {name} is {written} at step {step}; lower lr and resume from the last "
+            "checkpoint with a new run"
+        )
+
+
+def _save(
+    run: Path,
+    config: TrainConfig,
+    model: VideoAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    stream: SequenceStream,
+) -> None:
+    checkpoint = {
+        "format": FORMAT,
+        "step": stream.step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": _rng_state(),
+        "stream": stream.state_dict(),
+        "config": config.model_dump(),
+        "version": version("moving-mnist"),
+        "frame_shape": list(model.frame_shape),
+    }
+    save_checkpoint(run, checkpoint, config.run.keep_checkpoints)
+
+
+def _restore(
+    checkpoint: dict[str, Any],
+    model: VideoAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    stream: SequenceStream,
+) -> None:
+    if tuple(checkpoint["frame_shape"]) != model.frame_shape:
+        raise InputError(
+            f"the run was trained on frames {tuple(checkpoint['frame_shape'])}, the data set now "
+            f"has {model.frame_shape}"
+        )
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    stream.load_state_dict(checkpoint["stream"])
+    torch.set_rng_state(checkpoint["rng"]["cpu"])
+    if "cuda" in checkpoint["rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(checkpoint["rng"]["cuda"])
+
+
+def _rng_state() -> dict[str, Tensor]:
+    states: dict[str, Callable[[], Tensor]] = {"cpu": torch.get_rng_state}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state
+    return {name: state() for name, state in states.items()}

@@ -1,0 +1,139 @@
+"""Pictures of what a model makes of one sequence: animations and strips.
+
+Letters: T frames in all, of which the context comes first; H x W canvas.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mmgen.shard.reader import Split, open_dataset
+from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
+from trainer.config import parse_config
+from trainer.errors import InputError
+from trainer.evaluation import check_fits
+from trainer.model import VideoAutoencoder
+
+_PANEL_PX = 192
+_GAP_PX = 8
+_HEADER_PX = 22
+_FRAME_MS = 150
+_BACKGROUND, _INK, _FAINT = 24, 235, 110
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sequence and what a model says of it; uint8 (T, H, W), empty where it says nothing.
+
+    context frames come first in all four; reconstruction has those, prediction what follows
+    """
+
+    truth: NDArray[np.uint8]
+    reconstruction: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    num_context: int
+
+    @property
+    def context(self) -> NDArray[np.uint8]:
+        """What the model saw; empty after it."""
+        seen = np.zeros_like(self.truth)
+        seen[: self.num_context] = self.truth[: self.num_context]
+        return seen
+
+
+def roll_out(run: Path, data: Path, split: str, index: int, device: str = "auto") -> Rollout:
+    """Run the newest checkpoint of a run on one sequence of a data set."""
+    checkpoint = load_checkpoint(latest_checkpoint(run))
+    sequences = open_dataset(data)[split]
+    if not 0 <= index < len(sequences):
+        raise InputError(f"index: {index} is out of range, {split} has {len(sequences)} sequences")
+    model = restore_model(checkpoint, device)
+    config = parse_config(checkpoint["config"]).data
+    check_fits(model, sequences, config)
+    return roll_out_sequence(model, sequences, index, config.context, config.predict)
+
+
+def roll_out_sequence(
+    model: VideoAutoencoder, sequences: Split, index: int, num_context: int, num_predicted: int
+) -> Rollout:
+    """Reconstruct the context of a sequence and predict what follows."""
+    truth = sequences[index].frames[: num_context + num_predicted]
+    context = torch.from_numpy(truth[None, :num_context].copy())
+    reconstruction, prediction = np.zeros_like(truth), np.zeros_like(truth)
+    reconstruction[:num_context] = _to_bytes(model.reconstruct(context))
+    prediction[num_context:] = _to_bytes(model.generate(context, num_predicted))
+    return Rollout(truth, reconstruction, prediction, num_context)
+
+
+def _to_bytes(frames: torch.Tensor) -> NDArray[np.uint8]:
+    """Turn (1, T, H, W) into uint8 (T, H, W), clipped to what a picture can show."""
+    scaled = frames[0].float().clamp(0, 1).mul(255).round()
+    return scaled.to(torch.uint8).cpu().numpy()
+
+
+def write_rollout(path: Path, rollout: Rollout) -> None:
+    """Write an animation (.gif) or a strip (.png); InputError for another ending."""
+    kinds = {".gif": animation, ".png": strip}
+    if path.suffix.lower() not in kinds:
+        raise InputError(f"{path}: unknown kind of picture; end the name in .gif or .png")
+    try:
+        path.write_bytes(kinds[path.suffix.lower()](rollout))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def animation(rollout: Rollout) -> bytes:
+    """Draw a GIF: context, truth, reconstruction, prediction side by side."""
+    panels = {
+        "context": rollout.context,
+        "truth": rollout.truth,
+        "reconstruction": rollout.reconstruction,
+        "prediction": rollout.prediction,
+    }
+    pictures = [_instant(panels, t, rollout.num_context) for t in range(len(rollout.truth))]
+    buffer = io.BytesIO()
+    options = {"append_images": pictures[1:], "duration": _FRAME_MS, "loop": 0}
+    pictures[0].save(buffer, "GIF", save_all=True, **options)
+    return buffer.getvalue()
+
+
+def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> Image.Image:
+    width = len(panels) * (_PANEL_PX + _GAP_PX) + _GAP_PX
+    picture = Image.new("L", (width, _HEADER_PX + _PANEL_PX + _GAP_PX), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(13)
+    for place, (title, frames) in enumerate(panels.items()):
+        left = _GAP_PX + place * (_PANEL_PX + _GAP_PX)
+        speaks = {"context": t < num_context, "reconstruction": t < num_context}
+        is_on = speaks.get(title, title == "truth" or t >= num_context)
+        draw.text((left, 4), title, _INK if is_on else _FAINT, font)
+        if title == "truth":
+            draw.text((left + _PANEL_PX - 62, 4), f"frame {t + 1}", _FAINT, font)
+        if is_on:
+            panel = Image.fromarray(frames[t]).resize((_PANEL_PX, _PANEL_PX), Image.Resampling.BOX)
+            picture.paste(panel, (left, _HEADER_PX))
+    return picture
+
+
+def strip(rollout: Rollout) -> bytes:
+    """Draw a PNG of two rows: the truth, and below it reconstruction, then prediction."""
+    model_says = rollout.reconstruction.copy()
+    model_says[rollout.num_context :] = rollout.prediction[rollout.num_context :]
+    height, width = rollout.truth.shape[1:3]
+    gap = 2
+    split_px = rollout.num_context * (width + gap)
+    canvas = np.full((2 * (height + gap), len(rollout.truth) * (width + gap) + 6), 64, np.uint8)
+    for row, frames in enumerate((rollout.truth, model_says)):
+        for t, frame in enumerate(frames):
+            top = row * (height + gap)
+            left = t * (width + gap) + (6 if t >= rollout.num_context else 0)
+            canvas[top : top + height, left : left + width] = frame
+    canvas[:, split_px : split_px + 6] = 200  # the model saw what is left of this line
+    buffer = io.BytesIO()
+    Image.fromarray(canvas[: -gap or None]).save(buffer, "PNG")
+    return buffer.getvalue()
