@@ -53,8 +53,7 @@ def draw(
     indices  int64 (N,), from 0
     raises   InputError for a seed, split or index out of range
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed: {seed} is out of range, allowed are 0..{MAX_SEED}")
+    check_seed(seed)
     if split not in SPLIT_CODES:
         raise InputError(f"split {split!r} does not exist; choose from: {', '.join(SPLIT_CODES)}")
     if indices.size and indices.min() < 0:
@@ -85,6 +84,12 @@ def draw(
             draws.speed_px,
         )
     return draws
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed out of range with an InputError, before any work starts."""
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed: {seed} is out of range, allowed are 0..{MAX_SEED}")
 
 
 def _bounds(value: IntRange | FloatRange) -> NDArray[np.int64] | NDArray[np.float64]:

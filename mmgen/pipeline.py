@@ -6,6 +6,7 @@ shards that are missing, write the manifest. Killed anywhere, the same call fini
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import threading
@@ -20,6 +21,7 @@ import numpy as np
 
 import mmgen
 from mmgen.config import GeneratorConfig
+from mmgen.draws import check_seed
 from mmgen.errors import InputError, ShardError
 from mmgen.generate import render, travel_px
 from mmgen.glyphs import GlyphSet, load_glyphs
@@ -102,8 +104,8 @@ def generate_dataset(
     travel_px(config, glyphs)
     request = _request(config, counts, seed, shard_size, glyphs)
     out = Path(out)
-    if overwrite and out.exists():
-        return _replace(out, request, glyphs, workers, progress)
+    if overwrite:
+        return _replace(out.resolve(), request, glyphs, workers, progress)
     _check_folder(out, request)
     return _finish(out, request, glyphs, workers, progress)
 
@@ -117,8 +119,9 @@ def _request(
 ) -> Request:
     shape = (config.frames.high, *config.canvas)
     size = schema.default_shard_size(shape) if shard_size is None else shard_size
-    if size < 1:
-        raise InputError(f"shard size: {size} is out of range, allowed is 1 or more")
+    if not 1 <= size <= _MAX_SEQUENCES:
+        raise InputError(f"shard size: {size} is out of range, allowed are 1..{_MAX_SEQUENCES}")
+    check_seed(seed)
     if unknown := set(counts) - set(schema.SPLITS):
         raise InputError(f"splits {sorted(unknown)} do not exist")
     wanted = {split: counts.get(split, 0) for split in schema.SPLITS}
@@ -165,7 +168,7 @@ def _first_difference(text: str, request: Request) -> str:
                     if there[name].get(field) != value:
                         return f"{field} is {there[name].get(field)}, asked for is {value}"
             return f"{name} is {there.get(name)}, asked for is {wanted[name]}"
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return f"{schema.REQUEST_NAME} does not parse"
     return "it has further entries"
 
@@ -177,18 +180,41 @@ def _replace(
     workers: int | None,
     progress: Callable[[int], None],
 ) -> Manifest:
-    """Build beside the old data set, then swap by renaming: one of the two is always there."""
-    if not any((out / name).is_file() for name in (schema.REQUEST_NAME, schema.MANIFEST_NAME)):
-        raise InputError(f"{out}: is no data set of ours and is not overwritten")
+    """Build beside the old data set, then swap by renaming: one of the two is always there.
+
+    `out` is absolute, because `.` and links cannot be renamed.
+    """
     beside = out.with_name(f"{out.name}.new{schema.PARTIAL_SUFFIX}")
     old = out.with_name(f"{out.name}.old{schema.PARTIAL_SUFFIX}")
-    _check_folder(beside, request)
-    manifest = _finish(beside, request, glyphs, workers, progress)
-    shutil.rmtree(old, ignore_errors=True)
-    os.replace(out, old)
-    os.replace(beside, out)
-    shutil.rmtree(old)
+    if old.is_dir() and not out.exists():  # killed between the two renames below
+        os.replace(old, out)
+    if not out.exists() or (out.is_dir() and not any(_foreign_entries(out))):
+        return _finish(out, request, glyphs, workers, progress)
+    if not _is_ours(out):
+        raise InputError(f"{out}: is no data set of ours and is not overwritten")
+    with _only_writer(out):
+        if _is_ours(beside) and read_json_file(beside / schema.REQUEST_NAME) != request.to_json():
+            with _only_writer(beside):  # left by a run for another request that was killed
+                shutil.rmtree(beside)
+        _check_folder(beside, request)
+        manifest = _finish(beside, request, glyphs, workers, progress)
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+        os.replace(beside, out)
+        shutil.rmtree(old)
     return manifest
+
+
+def _is_ours(out: Path) -> bool:
+    """Tell our request or manifest from somebody else's file of that name."""
+    for name in (schema.REQUEST_NAME, schema.MANIFEST_NAME):
+        try:
+            data = json.loads(read_json_file(out / name))
+        except (InputError, ValueError, RecursionError):
+            continue
+        if isinstance(data, dict) and {"format", "codec", "seed", "shard_size"} <= data.keys():
+            return True
+    return False
 
 
 def _finish(
@@ -205,7 +231,8 @@ def _finish(
     with _only_writer(out):
         for leftover in out.glob(f"*/*{schema.PARTIAL_SUFFIX}"):
             leftover.unlink()
-        entries = _make_shards(out, request, glyphs, workers or _num_cores(), progress)
+        job = _Job(out, request, glyphs, _known_shards(out), progress, threading.Event())
+        entries = job.make_all(workers or _num_cores())
         manifest = Manifest(
             version=mmgen.__version__,
             config=request.config.model_dump(),
@@ -227,9 +254,21 @@ def _finish(
     return manifest
 
 
+def _known_shards(out: Path) -> dict[str, ShardEntry]:
+    """Return what an earlier commit vouches for: shard name -> entry."""
+    path = out / schema.MANIFEST_NAME
+    if not path.is_file():
+        return {}
+    manifest = Manifest.from_json(read_json_file(path), str(path))
+    return {entry.name: entry for split in manifest.splits.values() for entry in split.shards}
+
+
 @contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
     """Hold the lock of a folder; a dead writer leaves none, the system lets go of it."""
+    if not (out / schema.REQUEST_NAME).exists():  # deleted: nobody can be at work there
+        yield
+        return
     with (out / schema.REQUEST_NAME).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,75 +290,81 @@ def _tasks(request: Request) -> list[_Task]:
     ]
 
 
-def _make_shards(
-    out: Path,
-    request: Request,
-    glyphs: GlyphSet,
-    workers: int,
-    progress: Callable[[int], None],
-) -> dict[_Task, ShardEntry]:
-    tasks = _tasks(request)
-    stop = threading.Event()
-    entries: dict[_Task, ShardEntry] = {}
-    for split in {task.split for task in tasks}:
-        (out / split).mkdir(exist_ok=True)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = {
-            pool.submit(_make_shard, out, task, request, glyphs, stop, progress): task
-            for task in tasks
-        }
-        try:
-            for done in as_completed(waiting):
-                entries[waiting[done]] = done.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    return entries
+@dataclass(frozen=True)
+class _Job:
+    """The shards of one request, made where they are missing.
 
+    known  what an earlier commit vouches for: shard name -> entry
+    """
 
-def _make_shard(
-    out: Path,
-    task: _Task,
-    request: Request,
-    glyphs: GlyphSet,
-    stop: threading.Event,
-    progress: Callable[[int], None],
-) -> ShardEntry:
-    path = out / task.split / task.name
-    attributes = schema.attributes(
-        canonical_json(request.config.model_dump()),
-        request.seed,
-        task.split,
-        request.glyphs_sha256,
-        mmgen.__version__,
-    )
-    if path.exists():
-        if problem := origin_problem(path, attributes, task.first, task.count):
-            raise ShardError(f"{path}: {problem}; delete it, or overwrite the data set")
-        progress(task.count)
-        return describe_shard(path, task.first, task.count)
-    config = request.config
-    shape = (config.frames.high, *config.canvas)
-    block = max(1, _BLOCK_BYTES // int(np.prod(shape)))
-    frames = np.empty((min(block, task.count), *shape), np.uint8)
-    with ShardWriter(path, task.count, shape, config.digits.high, attributes) as writer:
+    out: Path
+    request: Request
+    glyphs: GlyphSet
+    known: Mapping[str, ShardEntry]
+    progress: Callable[[int], None]
+    stopped: threading.Event
+
+    def make_all(self, workers: int) -> dict[_Task, ShardEntry]:
+        """Make every shard in a pool of threads: rendering and compressing release the GIL."""
+        tasks = _tasks(self.request)
+        for split in {task.split for task in tasks}:
+            (self.out / split).mkdir(exist_ok=True)
+        entries: dict[_Task, ShardEntry] = {}
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                waiting = {pool.submit(self.make, task): task for task in tasks}
+                for done in as_completed(waiting):
+                    entries[waiting[done]] = done.result()
+            except BaseException:
+                self.stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        return entries
+
+    def make(self, task: _Task) -> ShardEntry:
+        """Make one shard, or check the one that is there."""
+        path = self.out / task.split / task.name
+        attributes = schema.attributes(
+            canonical_json(self.request.config.model_dump()),
+            self.request.seed,
+            task.split,
+            self.request.glyphs_sha256,
+            mmgen.__version__,
+        )
+        if path.exists():
+            return self._check(path, task, attributes)
+        config = self.request.config
+        shape = (config.frames.high, *config.canvas)
+        block = max(1, _BLOCK_BYTES // math.prod(shape))
+        frames = np.empty((min(block, task.count), *shape), np.uint8)
         last = task.first + task.count
-        for first in range(task.first, last, block):
-            if stop.is_set():
-                raise InterruptedError("another shard failed")
-            indices = range(first, min(first + block, last))
-            rendered = render(
-                config,
-                indices,
-                split=task.split,
-                seed=request.seed,
-                glyphs=glyphs,
-                out=frames[: len(indices)],
-            )
-            writer.write(rendered.frames, _annotations(rendered))
-            progress(len(indices))
-        return writer.commit()
+        with ShardWriter(path, task.count, shape, config.digits.high, attributes) as writer:
+            for first in range(task.first, last, block):
+                if self.stopped.is_set():
+                    raise InterruptedError("another shard failed")
+                indices = range(first, min(first + block, last))
+                rendered = render(
+                    config,
+                    indices,
+                    split=task.split,
+                    seed=self.request.seed,
+                    glyphs=self.glyphs,
+                    out=frames[: len(indices)],
+                )
+                writer.write(rendered.frames, _annotations(rendered))
+                self.progress(len(indices))
+            return writer.commit()
+
+    def _check(self, path: Path, task: _Task, attributes: Mapping[str, Any]) -> ShardEntry:
+        found = describe_shard(path, task.first, task.count)
+        if task.name not in self.known:
+            problem = origin_problem(path, attributes, task.first, task.count)
+        else:
+            problem = None if self.known[task.name] == found else "is damaged"
+        if problem:
+            raise ShardError(f"{path}: {problem}; delete it, or overwrite the data set")
+        self.progress(task.count)
+        return found
 
 
 def _annotations(block: Any) -> dict[str, Any]:

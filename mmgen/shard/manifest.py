@@ -60,7 +60,7 @@ class Manifest:
         """Check and read a manifest; InputError names the file and the first bad entry."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: is no JSON ({error}); is this a data set?") from error
         fields = _Fields(data, where)
         if (number := fields.take("format", int)) != schema.FORMAT:
@@ -74,7 +74,7 @@ class Manifest:
             version=fields.take("version", str),
             config=fields.take("config", (dict, type(None))),
             seed=fields.count("seed", limit=2**63),
-            glyphs=fields.take("glyphs", dict),
+            glyphs=_read_glyphs(_Fields(fields.take("glyphs", dict), f"{where}: glyphs")),
             codec=fields.take("codec", str),
             shard_size=fields.count("shard_size"),
             splits={
@@ -105,6 +105,15 @@ class _Fields:
         if not 0 <= value < limit:
             raise InputError(f"{self.where}: {name} is {value}, allowed are 0..{limit - 1}")
         return value
+
+
+def _read_glyphs(fields: _Fields) -> dict[str, Any]:
+    """Check what is read later: the range of glyphs of each split, where it is known."""
+    for split in set(schema.SPLITS) & set(fields.data):
+        pool = fields.take(split, list)
+        if len(pool) != 2 or not all(type(bound) is int for bound in pool):
+            raise InputError(f"{fields.where}: {split} is {pool}, expected is [first, last]")
+    return fields.data
 
 
 def _read_split(split: str, fields: _Fields) -> SplitEntry:

@@ -1,0 +1,115 @@
+"""What several test files share: one small data set, and `mmgen` in this process and in another."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import settings
+
+import mmgen
+from mmgen.cli import main
+from mmgen.config import load_config
+from mmgen.pipeline import generate_dataset
+
+# Fixed seeds, and no deadline: the first call of a kernel compiles it.
+settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("fixed")
+
+ENTRY_KERNELS = ("draw_block", "move_bounce", "paint_max", "paint_max_vector")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def each_kernel_has_one_signature():
+    """A second one means that a wrapper let a strided, read-only or wider array through."""
+    yield
+    kernels = sys.modules.get("mmgen.kernels")
+    if kernels and kernels.IS_JITTED:
+        compiled = {name: len(getattr(kernels, name).signatures) for name in ENTRY_KERNELS}
+        assert max(compiled.values()) <= 1, compiled
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    return load_config(assignments=["canvas=32x40", "frames=3..5", "digits=1..2", "speed=2..5"])
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory, small_config):
+    """20, 3 and 9 sequences of seed 5 in shards of 7; for reading only."""
+    path = tmp_path_factory.mktemp("small") / "data"
+    counts = {"train": 20, "val": 3, "test": 9}
+    generate_dataset(path, small_config, counts, seed=5, shard_size=7, workers=1)
+    return path
+
+
+@pytest.fixture
+def copied_dataset(small_dataset, tmp_path):
+    """Return a copy of the small data set, for damaging."""
+    return Path(shutil.copytree(small_dataset, tmp_path / "copy"))
+
+
+@pytest.fixture
+def edit_manifest():
+    """Change the JSON of a data set's manifest in place."""
+
+    def edit(dataset, change):
+        path = dataset / "manifest.json"
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+
+    return edit
+
+
+@pytest.fixture
+def vouch_for(edit_manifest):
+    """Make the manifest say of a shard what its file is now."""
+
+    def vouch(dataset, name):
+        content = (dataset / name).read_bytes()
+        split, _, number = Path(name).stem.partition("-")
+        now = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        edit_manifest(dataset, lambda d: d["splits"][split]["shards"][int(number)].update(now))
+
+    return vouch
+
+
+@pytest.fixture
+def run_mmgen():
+    """Run the command line in this process and check its exit code; bugs keep their traceback."""
+
+    def run(*args, code=0):
+        result = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def start_python():
+    """Start an interpreter that sees this mmgen; what still runs at the end is killed."""
+    started = []
+    checkout = {"PYTHONPATH": str(Path(mmgen.__file__).parents[1])}
+
+    def start(*args, **environment):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, args)],
+            env=os.environ | checkout | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

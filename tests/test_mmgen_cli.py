@@ -1,0 +1,212 @@
+"""The command line as a contract: names, output, exit codes and one line for every failure."""
+
+import json
+import os
+import re
+
+import click
+import pytest
+from strategies import table
+
+import mmgen
+from mmgen.cli import main
+from mmgen.config import GeneratorConfig, load_config
+
+# The contract: a change here is a line in the CHANGELOG.
+COMMANDS = {
+    "generate": "OUT --preset --config --set --train --val --test --seed --shard-size --workers "
+    "--overwrite --json",
+    "info": "DATA --json",
+    "verify": "DATA --regrow",
+    "preview": "DATA --preset --config --set --seed -o --out --split --index",
+    "presets": "NAME",
+}
+
+
+def test_commands_and_options_are_these():
+    found = {
+        name: " ".join(
+            param.name.upper() if isinstance(param, click.Argument) else " ".join(param.opts)
+            for param in command.params
+        )
+        for name, command in main.commands.items()
+    }
+    assert found == COMMANDS
+    assert [option for param in main.params for option in param.opts] == [
+        "--version",
+        "--traceback",
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_starts_with_a_verb_and_ends_with_an_example(run_mmgen, name):
+    assert re.match(r"[A-Z][a-z]+ .*\n", main.commands[name].help)
+    *_, last = main.commands[name].help.strip().splitlines()
+    assert last.strip().startswith(f"Example: mmgen {name}")
+    assert last.strip() in run_mmgen(name, "-h").stdout
+
+
+def test_version_and_defaults_are_shown(run_mmgen):
+    assert mmgen.__version__ in run_mmgen("--version").stdout
+    text = run_mmgen("generate", "--help").stdout
+    for default in ("srivastava", "10000", "1000", "0", "8192, or 512 MiB raw", "one a core"):
+        assert f"[default: {default}]" in text
+
+
+SMALL = ["--set", "canvas=30x40", "--set", "frames=2"]
+
+
+@pytest.fixture
+def out(run_mmgen, tmp_path):
+    """Return a folder that the command line has filled."""
+    path = tmp_path / "a"
+    run_mmgen("generate", path, *SMALL, "--train", 5, "--val", 0, "--test", 2)
+    return path
+
+
+def test_generate_info_and_verify_tell_the_same(run_mmgen, out):
+    size = sum(path.stat().st_size for path in out.rglob("*.h5"))
+    again = run_mmgen("generate", out, *SMALL, "--train", 5, "--val", 0, "--test", 2)
+    assert again.stdout == f"{out}: 7 sequences in 2 shards, {size / 1e6:.1f} MB\n"
+    assert again.stderr == ""
+    told = run_mmgen("info", out).stdout
+    assert told.startswith(f"{out}: made by mmgen {mmgen.__version__}, seed 0\n")
+    assert re.search(r"train +5 sequences +1 shards +0\.0 MB   glyphs 0\.\.54999\n", told)
+    assert re.search(r"test +2 sequences +1 shards +0\.0 MB   glyphs 60000\.\.69999\n", told)
+    assert "  canvas = 30x40\n" in told
+    assert run_mmgen("verify", out).stdout == f"{out}: 7 sequences hold\n"
+    regrown = run_mmgen("verify", out, "--regrow", "all").stdout
+    assert regrown == f"{out}: 7 sequences hold, all of each split rendered again and equal\n"
+
+
+def test_a_preview_of_the_stored_set_equals_the_live_one(run_mmgen, out, tmp_path):
+    stored, live = tmp_path / "stored.png", tmp_path / "live.png"
+    told = run_mmgen("preview", out, "--index", "1,0", "-o", stored).stdout
+    assert told == f"{stored}: 2 sequences of 2 frames\n"
+    run_mmgen("preview", *SMALL, "--split", "test", "--index", "1,0", "-o", live)
+    assert stored.read_bytes() == live.read_bytes()
+
+
+def test_json_is_for_machines(run_mmgen, out):
+    sizes = {path.parent.name: path.stat().st_size for path in out.rglob("*.h5")}
+    request = *SMALL, "--train", 5, "--val", 0, "--test", 2
+    assert json.loads(run_mmgen("generate", out, *request, "--json").stdout) == {
+        **{"path": str(out), "splits": {"train": 5, "test": 2}},
+        **{"shards": 2, "bytes": sum(sizes.values())},
+    }
+    told = json.loads(run_mmgen("info", out, "--json").stdout)
+    assert told["splits"]["train"] == {"count": 5, "shards": 1, "bytes": sizes["train"]}
+    assert told["config"] == load_config(assignments=SMALL[1::2]).model_dump()
+    assert (told["seed"], told["codec"], told["shard_size"]) == (0, "gzip", 8192)
+
+
+def test_a_printed_preset_can_be_fed_back(run_mmgen, tmp_path):
+    assert [line.split()[0] for line in run_mmgen("presets").stdout.splitlines()] == ["srivastava"]
+    text = run_mmgen("presets", "srivastava").stdout
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert load_config(path=path) == GeneratorConfig()
+    path.write_text(text.replace('canvas = "64x64"', 'canvas = "30x40"'))
+    told = run_mmgen("preview", "--config", path, "-o", tmp_path / "a.png").stdout
+    assert told.endswith("a.png: 4 sequences of 20 frames\n")
+
+
+# One line and an exit code for every failure.
+
+BAD_INPUT = table("""
+render => No such command 'render'.
+generate => Missing argument 'OUT'.
+generate new --preset fast => preset 'fast' does not exist; choose from: srivastava
+generate new --set size=1 => field 'size' does not exist; fields are: canvas, frames, digits, speed, glyphs, rendering
+generate new --set digits=3..1 => digits: '3..1' is upside down: a range is written low..high
+generate new --set digits=0 => digits: 0 is out of range, allowed are 1..255
+generate new --set canvas=27 => canvas: 27x27 is smaller than a glyph of 28x28; enlarge canvas
+generate new --config no.toml => no.toml: cannot be read (No such file or directory)
+generate new --train -1 => train: -1 sequences; allowed are 0..1000000000000
+generate new --val 1000000000001 => val: 1000000000001 sequences; allowed are 0..1000000000000
+generate new --train 0 --val 0 --test 0 => no split has any sequence; ask for at least one
+generate new --seed -1 => seed: -1 is out of range, allowed are 0..9223372036854775807
+generate new --seed 9223372036854775808 => seed: 9223372036854775808 is out of range, allowed are 0..9223372036854775807
+generate new --shard-size 0 => shard size: 0 is out of range, allowed are 1..1000000000000
+generate new --shard-size 9007199254740992 => shard size: 9007199254740992 is out of range, allowed are 1..1000000000000
+generate new --train many => Invalid value for '--train': 'many' is not a valid integer.
+generate new --workers 0 => Invalid value for '--workers': 0 is not in the range x>=1.
+generate foreign => foreign: holds something else; name an empty or a new folder
+generate foreign --overwrite => {here}/foreign: is no data set of ours and is not overwritten
+generate file => file: is a file; name a folder
+generate {data} => {data}: holds a data set of another request (canvas is 32x40, asked for is 64x64); name another folder, or overwrite it
+info foreign => foreign: is no data set (no manifest.json); make one with `mmgen generate`
+verify new => new: is no data set (no manifest.json); make one with `mmgen generate`
+verify {data} --regrow 0 => Invalid value for --regrow: say how many sequences, or all
+preview => Missing option '-o' / '--out'.
+preview -o a.mp4 => a.mp4: unknown kind of picture; end the name in .gif or .png
+preview -o no/a.gif => no/a.gif: cannot be written (No such file or directory)
+preview --split dev -o a.gif => split 'dev' does not exist; choose from: train, val, test
+preview --index 1;2 -o a.gif => Invalid value for --index: '1;2' is no list such as 0,1,2
+preview --index -1 -o a.gif => index -1 is out of range, sequences count from 0
+preview --index 9223372036854775808 -o a.gif => an index is out of range, allowed are 0..9223372036854775807
+preview {data} --split val --index 3 -o a.gif => Invalid value for --index: 3 is out of range, val has 3 sequences
+preview {data} --split dev -o a.gif => {data}: has no split 'dev'; there are: train, val, test
+presets fast => preset 'fast' does not exist; choose from: srivastava
+""")  # noqa: E501
+
+
+@pytest.mark.parametrize(("command", "line"), BAD_INPUT)
+def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
+    run_mmgen, tmp_path, small_dataset, monkeypatch, command, line
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/notes.txt").touch()
+    (tmp_path / "file").touch()
+    places = {"data": small_dataset, "here": tmp_path}
+    result = run_mmgen(*command.format(**places).split(), code=2)
+    *usage, last = result.stderr.splitlines()
+    assert last == "Error: " + line.format(**places)
+    assert not usage or usage[0].startswith("Usage: "), "click's own errors keep their hint"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "foreign", "notes.txt"]
+
+
+def test_a_manifest_that_is_damaged_or_missing_is_bad_input(run_mmgen, copied_dataset):
+    manifest = copied_dataset / "manifest.json"
+    manifest.write_text("{")
+    for command in ("info", "verify"):
+        line = run_mmgen(command, copied_dataset, code=2).stderr
+        assert re.fullmatch(rf"Error: {manifest}: is no JSON \(.*\n", line)
+    manifest.unlink()
+    line = run_mmgen("info", copied_dataset, code=2).stderr
+    assert (
+        line == f"Error: {copied_dataset}: is not finished; run the same `mmgen generate` again\n"
+    )
+
+
+def test_content_that_does_not_hold_ends_in_one_line_and_exit_1(
+    run_mmgen, copied_dataset, tmp_path
+):
+    shard = copied_dataset / "test/test-000000.h5"
+    size = shard.stat().st_size
+    os.truncate(shard, 4000)
+    problem = (
+        f"{shard}: has 4000 bytes, the manifest says {size}: truncated or replaced; delete the "
+        "file and run the same `mmgen generate` again\n"
+    )
+    told = run_mmgen("preview", copied_dataset, "-o", tmp_path / "a.gif", code=1)
+    assert told.stderr == f"Error: {problem}"
+    told = run_mmgen("verify", copied_dataset, "--regrow", "all", code=1)
+    assert told.stdout == problem
+    line = f"Error: {copied_dataset}: 1 of its parts do not hold; each is named above\n"
+    assert told.stderr == line
+
+
+def test_traceback_shows_where_an_error_comes_from(start_python, tmp_path):
+    process = start_python("-m", "mmgen", "--traceback", "info", tmp_path)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.splitlines()[-1].startswith("mmgen.errors.InputError: ")
+
+
+def test_a_reader_that_leaves_early_is_no_error(start_python, small_dataset):
+    process = start_python("-m", "mmgen", "info", small_dataset)
+    process.stdout.close()
+    assert process.stderr.read() == ""

@@ -1,0 +1,79 @@
+"""`mmgen verify` names what does not hold, and regrowing finds what checksums cannot."""
+
+import h5py
+import numpy as np
+import pytest
+
+import mmgen
+from mmgen.errors import InputError
+from mmgen.verify import find_damage, find_difference
+
+SHARDS = ["train/train-000000.h5", "train/train-000002.h5", "test/test-000001.h5"]
+
+
+def damage_of(path):
+    return list(find_damage(mmgen.open(path), lambda _: None))
+
+
+def difference_of(path, num_sequences=None):
+    return list(find_difference(mmgen.open(path), num_sequences, lambda _: None))
+
+
+def test_a_sound_set_has_no_damage_and_regrows_equal(small_dataset):
+    dataset, checked, rendered = mmgen.open(small_dataset), [], []
+    assert not list(find_damage(dataset, checked.append))
+    assert not list(find_difference(dataset, None, rendered.append))
+    assert sum(checked) == sum(rendered) == 32
+    del rendered[:]
+    assert not list(find_difference(dataset, 4, rendered.append))
+    assert sum(rendered) == 4 + 3 + 4
+
+
+def test_each_damaged_shard_is_named_once(copied_dataset):
+    missing, flipped, truncated = (copied_dataset / name for name in SHARDS)
+    missing.unlink()
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    truncated.write_bytes(truncated.read_bytes()[:-1])
+    problems = "cannot be opened", "is not the file that the manifest lists", "has "
+    for name, problem, line in zip(SHARDS, problems, damage_of(copied_dataset), strict=True):
+        assert line.startswith(f"{copied_dataset / name}: {problem}")
+
+
+def test_regrowing_notices_a_wrong_seed_that_shard_and_manifest_agree_on(
+    copied_dataset, vouch_for, edit_manifest
+):
+    edit_manifest(copied_dataset, lambda data: data.update(seed=6))
+    for name in [*SHARDS, "train/train-000001.h5", "val/val-000000.h5", "test/test-000000.h5"]:
+        with h5py.File(copied_dataset / name, "r+") as file:
+            file.attrs["seed"] = 6
+        vouch_for(copied_dataset, name)
+    assert not damage_of(copied_dataset)
+    lines = difference_of(copied_dataset)
+    assert len(lines) == 32
+    assert lines[0].startswith(f"{copied_dataset}: train sequence 0: ")
+    assert all(line.endswith(" differs from what its config renders") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["num_frames", "label", "glyph_index", "position", "velocity"])
+def test_regrowing_compares_every_annotation(copied_dataset, vouch_for, name):
+    with h5py.File(copied_dataset / SHARDS[0], "r+") as file:
+        file[name][3] = np.where(file[name][3] == 3, 4, 3)
+    vouch_for(copied_dataset, SHARDS[0])
+    assert not damage_of(copied_dataset)
+    assert difference_of(copied_dataset) == [
+        f"{copied_dataset}: train sequence 3: {name} differs from what its config renders"
+    ]
+
+
+def test_regrowing_needs_config_and_glyphs_of_the_set(copied_dataset, edit_manifest):
+    edit_manifest(copied_dataset, lambda data: data["glyphs"].update(sha256="0" * 64))
+    with pytest.raises(InputError, match=r"was made from other glyphs \(SHA-256 0{64}, here c206"):
+        difference_of(copied_dataset)
+    edit_manifest(copied_dataset, lambda data: data.update(config={"digits": 0}))
+    with pytest.raises(InputError, match=r"digits: 0 is out of range, allowed are 1\.\.255"):
+        difference_of(copied_dataset)
+    edit_manifest(copied_dataset, lambda data: data.update(config=None))
+    with pytest.raises(InputError, match="was imported; there is no config to render it from"):
+        difference_of(copied_dataset)

@@ -1,0 +1,141 @@
+"""Scores against NumPy, a model that knows the truth, and what is known of Moving MNIST."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from trainer_data import CONTEXT, PREDICT, make_data, stored, tiny_config
+
+from mmgen.shard.reader import open_dataset
+from trainer.config import DataConfig
+from trainer.errors import InputError
+from trainer.evaluation import check_lengths, evaluate
+from trainer.model import Decoded, VideoAutoencoder
+
+COUNT = 70  # more than a batch of 64, no multiple of it
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    folder = make_data(tmp_path_factory.mktemp("evaluation") / "data", {"test": COUNT})
+    return open_dataset(folder)["test"]
+
+
+@pytest.fixture(scope="module")
+def values(split):
+    """Context and future as NumPy has them; the eighth frame is nobody's business."""
+    frames = stored(split.root, "test").reshape(COUNT, 8, 900) / 255
+    return frames[:, :CONTEXT], frames[:, CONTEXT : CONTEXT + PREDICT]
+
+
+def make_model():
+    torch.manual_seed(0)
+    model = VideoAutoencoder(tiny_config().model, (30, 30))
+    for parameter in model.parameters():
+        parameter.data.mul_(3)  # outputs below 0 and above 1 occur
+    return model
+
+
+def table(output, probability, target):
+    """Score in float64, from the definitions."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nats = np.where(target > 0, target * np.log(probability), 0)
+        nats = nats + np.where(target < 1, (1 - target) * np.log(1 - probability), 0)
+    difference = output - target
+    scores = {"mse": difference**2, "mae": abs(difference), "ce": -nats}
+    scores = {name: values.sum(-1) for name, values in scores.items()}
+    means = {name: number(score.mean()) for name, score in scores.items()}
+    return means | {"per_frame": {n: [number(v) for v in s.mean(0)] for n, s in scores.items()}}
+
+
+def number(value):
+    return float(value) if np.isfinite(value) else None
+
+
+def assert_close(found, expected):
+    if isinstance(expected, dict):
+        assert sorted(found) == sorted(expected)
+        for name in expected:
+            assert_close(found[name], expected[name])
+    elif isinstance(expected, list):
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=2e-5)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("count", [COUNT, 64, 3])
+def test_all_numbers_equal_numpy(split, values, count):
+    context, future = (array[:count] for array in values)
+    model = make_model()
+    with torch.no_grad():
+        decoded = model.eval()(torch.from_numpy(context).float(), PREDICT)
+    outputs = [output.double().numpy() for output in (decoded.prediction, decoded.reconstruction)]
+    assert outputs[0].min() < -0.1
+    last, mean = context[:, -1:], future.mean((0, 1))
+    clip = lambda array: np.clip(array, 1e-3, 1 - 1e-3)  # noqa: E731
+    expected = {
+        "split": "test",
+        "sequences": count,
+        "prediction": table(outputs[0], clip(outputs[0]), future),
+        "reconstruction": table(outputs[1], clip(outputs[1]), context),
+        "baselines": {
+            "black": table(0 * future, 0 * future, future),
+            "copy-last": table(last + 0 * future, clip(last) + 0 * future, future),
+            "mean frame": table(mean + 0 * future, mean + 0 * future, future),
+        },
+        "entropy_floor": table(future, future, future)["ce"],
+    }
+    found = evaluate(model.train(), split, tiny_config().data, None if count == COUNT else count)
+    assert_close(found, expected)
+    assert found["baselines"]["black"]["ce"] is None
+    assert found["baselines"]["black"]["per_frame"]["ce"] == [None] * PREDICT
+
+
+class Oracle(nn.Module):
+    """Knows every sequence by its context and answers with the truth."""
+
+    def __init__(self, context, future):
+        super().__init__()
+        self.frame_shape = (30, 30)
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.known = [torch.from_numpy(array).float() for array in (context, future)]
+
+    def forward(self, context, steps):
+        known, future = self.known
+        places = [int((known == one).all(-1).all(-1).nonzero()[0]) for one in context]
+        return Decoded(context, future[places])
+
+
+def test_the_truth_scores_nothing_but_the_entropy(split, values):
+    found = evaluate(Oracle(*values), split, tiny_config().data)
+    for name in ("prediction", "reconstruction"):
+        assert found[name]["mse"] == pytest.approx(0, abs=1e-9)
+        assert found[name]["mae"] == pytest.approx(0, abs=1e-4)
+    assert found["entropy_floor"] <= found["prediction"]["ce"] < found["entropy_floor"] + 2
+
+
+def test_predictors_that_know_nothing_score_what_is_known_of_moving_mnist(tmp_path):
+    """The numbers of 10 000 sequences; each tolerance is four standard errors of 300."""
+    folder = make_data(tmp_path / "data", {"test": 300}, fields=())
+    model = VideoAutoencoder(tiny_config("hidden=4").model, (64, 64))
+    found = evaluate(model, open_dataset(folder)["test"], DataConfig())
+    black, copied, mean = (found["baselines"][n] for n in ("black", "copy-last", "mean frame"))
+    assert black["mse"] == pytest.approx(174.5, abs=10)
+    assert mean["mse"] == pytest.approx(153.4, abs=8)
+    assert mean["ce"] == pytest.approx(674.2, abs=30)
+    assert copied["mse"] == pytest.approx(286.6, abs=20)
+    assert found["entropy_floor"] == pytest.approx(86.42, abs=4)
+    horizon = [202, 251, 272, 293, 300, 307, 307, 311, 310, 312]
+    assert copied["per_frame"]["mse"] == pytest.approx(horizon, abs=24)
+
+
+def test_more_frames_than_the_shortest_sequence_are_refused(tmp_path):
+    folder = make_data(tmp_path / "data", fields=("canvas=30", "frames=6..8"))
+    ranged = open_dataset(folder)["test"]
+    line = "sequences of test have 6 frames, context 4 and predict 3 need 7; lower them"
+    with pytest.raises(InputError, match=f"^{folder}: {line}$"):
+        check_lengths(ranged, tiny_config().data)
+    check_lengths(ranged, tiny_config("predict=2").data)

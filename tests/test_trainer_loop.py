@@ -1,0 +1,185 @@
+"""Training learns; killed anywhere, it goes on as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from trainer_data import (
+    assert_same,
+    damaged,
+    error_line,
+    make_data,
+    mmtrain,
+    tiny_config,
+    tiny_options,
+)
+
+from mmgen.errors import ShardError
+from trainer.checkpoint import list_checkpoints, load_checkpoint
+from trainer.config import OptimizerConfig
+from trainer.errors import InputError
+from trainer.log import read_jsonl
+from trainer.loop import fit, learning_rate
+from trainer.order import batch_indices
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("loop") / "data", shard_size=1)
+
+
+def last_checkpoint(run):
+    return load_checkpoint(list_checkpoints(run)[-1])
+
+
+def assert_equal_runs(run, undisturbed):
+    files = [path / "metrics.jsonl" for path in (run, undisturbed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert_same(last_checkpoint(run), last_checkpoint(undisturbed))
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_run_that_broke_off_goes_on_as_if_nothing_had_been(data, tmp_path, epoch):
+    """A sequence that cannot be read ends the run at its turn; then it is whole again."""
+    often = ("log_every=1", "eval_every=3", "checkpoint_every=2")
+    config = tiny_config("steps=17", "dropout=0.4", "schedule=one-cycle", *often)
+    fit(config, data, tmp_path / "undisturbed", quiet=True)
+
+    order = [batch_indices(s, num_sequences=22, batch_size=4, seed=0).tolist() for s in range(10)]
+    seen = {0, *(index for batch in order[: 5 if epoch else 2] for index in batch)}
+    turn, index = next((t, i) for t, batch in enumerate(order) for i in batch if i not in seen)
+    assert turn // 5 == epoch
+    with damaged(data, "train", index), pytest.raises(ShardError, match=f"train-{index:06d}.h5: "):
+        fit(config, data, tmp_path / "run", quiet=True)
+    assert last_checkpoint(tmp_path / "run")["step"] == turn // 2 * 2
+    looked = fit(config, data, tmp_path / "run", resume=True, quiet=True)
+    assert looked["step"] == 17
+    assert_equal_runs(tmp_path / "run", tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_an_interrupted_and_a_killed_process_go_on_as_if_nothing_had_been(data, tmp_path):
+    options = tiny_options("steps=400", "dropout=0.4", "log_every=7", "checkpoint_every=20")
+    run = tmp_path / "run"
+    for end, code, last in ((signal.SIGINT, 130, 20), (signal.SIGKILL, -signal.SIGKILL, 60)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", "fit", data, "--run", run, "--resume", *options],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        reached = run / "checkpoints" / f"step-{last:08d}.pt"
+        while process.poll() is None and not reached.exists():
+            time.sleep(0.001)
+        process.send_signal(end)
+        assert process.wait() == code
+        assert process.stderr.read().count("Error: ") == (code == 130)
+        process.stderr.close()
+    assert 60 <= last_checkpoint(run)["step"] < 400
+    mmtrain("fit", data, "--run", run, "--resume", *options)
+    mmtrain("fit", data, "--run", tmp_path / "undisturbed", *options)
+    assert_equal_runs(run, tmp_path / "undisturbed")
+
+
+def test_training_lowers_the_loss_and_says_so(data, tmp_path):
+    often = ("log_every=2", "eval_every=20")
+    config = tiny_config("hidden=16", "lr=1e-2", "schedule=one-cycle", "steps=61", *often)
+    looked = fit(config, data, tmp_path / "run", quiet=True)
+    lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    trained = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in trained] == [*range(2, 61, 2), 61]
+    for line in trained:
+        parts = line["reconstruction_loss"] + line["prediction_loss"]
+        assert line["loss"] == pytest.approx(parts, rel=1e-6)
+        assert line["lr"] == learning_rate(config.optimizer, line["step"] - 1, 61)
+    losses = [line["loss"] for line in trained]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    watched = [line for line in lines if "val" in line]
+    assert [line["step"] for line in watched] == [20, 40, 60, 61]
+    assert watched[-1]["val"]["prediction"]["mse"] == looked["prediction"]["mse"]
+
+
+def test_val_is_looked_at_and_never_trained_on(data, tmp_path):
+    """The same sequences to train on, no val or looked at after each step: the same weights."""
+    without = make_data(tmp_path / "without", {"train": 22})
+    config = tiny_config("steps=7", "dropout=0.4", "eval_every=1")
+    assert fit(config, without, tmp_path / "blind", quiet=True) == {}
+    fit(config, data, tmp_path / "seeing", quiet=True)
+    assert_same(last_checkpoint(tmp_path / "blind"), last_checkpoint(tmp_path / "seeing"))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 99, 2000])
+def test_one_cycle_equals_torchs(steps):
+    config = OptimizerConfig(lr=2e-3, schedule="one-cycle")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=steps, cycle_momentum=False
+    )
+    expected = [schedule.get_last_lr()[0]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        schedule.step()
+        expected.append(schedule.get_last_lr()[0])
+    found = [learning_rate(config, step, steps) for step in range(steps)]
+    assert found == pytest.approx(expected, rel=1e-9)
+    constant = OptimizerConfig(lr=0.25)
+    assert {learning_rate(constant, step, steps) for step in range(steps)} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        (("log_every=1", "eval_every=99"), "loss is nan at step 2"),
+        (("log_every=99", "eval_every=1"), "prediction error on val is not finite at step 1"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path, fields, what):
+    options = tiny_options("lr=1e30", "steps=40", *fields)
+    line = error_line("fit", data, "--run", tmp_path / "run", *options, code=1)
+    assert line.startswith(f"the {what}; lower lr and resume from")
+    assert not list_checkpoints(tmp_path / "run")
+
+
+def test_steps_may_grow_where_the_rate_is_constant_and_nowhere_else(data, tmp_path):
+    run, often = tmp_path / "run", ("log_every=2", "eval_every=2")
+    fit(tiny_config("steps=4", *often), data, run, quiet=True)
+    longer = tiny_config("steps=8", *often)
+    assert fit(longer, data, run, resume=True, quiet=True)["step"] == 8
+    fit(longer, data, tmp_path / "undisturbed", quiet=True)
+    assert_equal_runs(run, tmp_path / "undisturbed")
+
+    short, longer = (tiny_config(f"steps={steps}", "schedule=one-cycle") for steps in (1, 2))
+    fit(short, data, run, overwrite=True, quiet=True)
+    with pytest.raises(InputError, match="cannot be resumed: steps is 1 in the run, asked for is"):
+        fit(longer, data, run, resume=True, quiet=True)
+
+
+def test_what_is_no_run_is_left_alone(data, tmp_path):
+    """Not even --overwrite removes a folder that happens to hold a config.json."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"architectures": ["another program's"]}))
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(InputError, match="other: holds something else; name an empty or a new"):
+            fit(tiny_config("steps=1"), data, other, quiet=True, **options)
+    assert [path.name for path in other.iterdir()] == ["config.json"]
+    (other / "config.json").rename(other / "config.json.partial")  # as a killed run leaves it
+    assert fit(tiny_config("steps=1"), data, other, quiet=True)["step"] == 1
+
+
+def test_a_data_set_that_changed_under_a_run_is_refused(tmp_path):
+    data, run = make_data(tmp_path / "data"), tmp_path / "run"
+    fit(tiny_config("steps=1"), data, run, quiet=True)
+    for number, counts, canvas, line in (
+        (1, {"train": 22}, 31, r"frames \(30, 30\), the data set now has \(31, 31\)"),
+        (2, {"train": 23}, 30, "num_sequences is 22 in the saved state, 23 here"),
+    ):
+        data.rename(tmp_path / f"old-{number}")
+        make_data(data, counts, fields=(f"canvas={canvas}", "frames=8"))
+        with pytest.raises(InputError, match=line):
+            fit(tiny_config("steps=2"), data, run, resume=True, quiet=True)

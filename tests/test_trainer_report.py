@@ -1,0 +1,71 @@
+"""Pictures have the sizes and the content they promise; the page stands alone."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trainer_data import CONTEXT, PREDICT, make_data, mmtrain, stored, tiny_options
+
+from trainer import load_model
+
+RUN = "<b>run"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    make_data(root / "data", fields=("canvas=30x34", "frames=8"))
+    mmtrain("fit", root / "data", "--run", root / RUN, *tiny_options("steps=3"))
+    return root
+
+
+def test_a_gif_has_a_picture_a_frame_and_four_panels(folder, tmp_path):
+    out = tmp_path / "a.gif"
+    said = mmtrain("rollout", folder / RUN, folder / "data", "-o", out, "--index", 2).stdout
+    assert said == f"{out}: sequence 2 of test\n"
+    with Image.open(out) as picture:
+        assert picture.n_frames == CONTEXT + PREDICT
+        assert picture.size == (4 * (192 + 8) + 8, 22 + 192 + 8)
+
+
+def test_a_strip_shows_truth_above_what_the_model_says(folder, tmp_path):
+    out = tmp_path / "a.PNG"
+    mmtrain("rollout", folder / RUN, folder / "data", "-o", out, "--index", 2)
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (2 * 30 + 2, (CONTEXT + PREDICT) * (34 + 2) + 6)
+    clip = torch.from_numpy(stored(folder / "data", "test")[2:3, : CONTEXT + PREDICT])
+    model = load_model(folder / RUN, "cpu")
+    context = clip[:, :CONTEXT]
+    said = torch.cat([model.reconstruct(context), model.generate(context, PREDICT)], 1)
+    said = said.clamp(0, 1).mul(255).round().to(torch.uint8)
+    for t in range(CONTEXT + PREDICT):
+        left = t * 36 + (6 if t >= CONTEXT else 0)
+        np.testing.assert_array_equal(pixels[:30, left : left + 34], clip[0, t])
+        np.testing.assert_array_equal(pixels[32:, left : left + 34], said[0, t])
+
+
+def test_the_page_stands_alone_and_holds_the_numbers(folder, tmp_path):
+    out = tmp_path / "page.html"
+    mmtrain("report", folder / RUN, "-o", out)
+    assert "run <code>mmtrain evaluate</code> on this run first" in out.read_text()
+
+    result = json.loads(mmtrain("evaluate", folder / RUN, folder / "data", "--json").stdout)
+    mmtrain("report", folder / RUN, "-o", out)
+    page = out.read_text(encoding="utf-8")
+    sources = re.findall(r"""(?:src|href|srcset|action|data)\s*=\s*["']?([^"'> ]*)""", page)
+    assert len(sources) == 5
+    assert all(source.startswith("data:image/") for source in sources)
+    text = re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|<script|<link|<iframe", text)
+    tables = [result["prediction"], result["reconstruction"], *result["baselines"].values()]
+    numbers = [table[name] for table in tables for name in ("mse", "mae", "ce")]
+    for number in (*numbers, result["entropy_floor"]):
+        assert f"<td>{'infinite' if number is None else f'{number:.1f}'}</td>" in page
+    parameters = sum(value.numel() for value in load_model(folder / RUN, "cpu").parameters())
+    assert f"{parameters:,} parameters, 3 steps of\n4 sequences" in page
+    assert "<h1>&lt;b&gt;run</h1>" in page
+    assert "<td>model</td><td>hidden</td><td>6</td>" in page
