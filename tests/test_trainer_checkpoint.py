@@ -1,6 +1,7 @@
 """Checkpoints are complete or absent, open without running code, and refuse what they are not."""
 
 import pickle
+import resource
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from trainer.checkpoint import (
     restore_model,
     save_checkpoint,
 )
-from trainer.errors import InputError
+from trainer.errors import InputError, RunError
 from trainer.model import VideoAutoencoder
 
 
@@ -73,9 +74,13 @@ def test_leftovers_of_a_killed_run_are_no_checkpoints(tmp_path):
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
     path = save_checkpoint(tmp_path, make_checkpoint(7), keep=1)
     good = path.read_bytes()
-    (tmp_path / "checkpoints" / "step-00000008.pt.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, make_checkpoint(8), keep=1)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
+    try:
+        with pytest.raises(RunError, match=r"step-00000008\.pt: could not be written"):
+            save_checkpoint(tmp_path, make_checkpoint(8), keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert list_checkpoints(tmp_path) == [path]
     assert path.read_bytes() == good
 
@@ -125,6 +130,17 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, write):
     assert "\n" not in str(caught.value)
 
 
+def test_a_flipped_bit_is_refused(tmp_path):
+    checkpoint = make_checkpoint()
+    path = save_checkpoint(tmp_path, checkpoint, keep=1)
+    content = bytearray(path.read_bytes())
+    weight = next(iter(checkpoint["model"].values())).numpy().tobytes()
+    content[content.index(weight[:64])] ^= 1  # torch would load it
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"\.pt: is damaged"):
+        load_checkpoint(path)
+
+
 def test_another_format_is_refused_by_its_number(tmp_path):
     path = save_checkpoint(tmp_path, make_checkpoint() | {"format": 2}, keep=1)
     with pytest.raises(InputError, match=r"\.pt: has format 2, this version reads 1$"):
@@ -134,5 +150,7 @@ def test_another_format_is_refused_by_its_number(tmp_path):
 def test_weights_of_another_size_are_refused():
     checkpoint = make_checkpoint()
     checkpoint["config"]["model"]["hidden"] = 5
-    with pytest.raises(InputError, match=r"^the checkpoint does not fit its own config: size mis"):
+    with pytest.raises(
+        InputError, match=r"^the checkpoint does not fit its own config: size mismatch"
+    ):
         restore_model(checkpoint, "cpu")

@@ -46,9 +46,9 @@ fit {root}/data --run {new} --resume --overwrite
 evaluate {root}/data {root}/data
   {root}/data: is no run; make one with `mmtrain fit DATA --run {root}/data`
 evaluate {root}/young {root}/data
-  {root}/young: has no checkpoint yet; train on with `mmtrain fit --resume`
+  {root}/young: has no checkpoint yet; run its `mmtrain fit` again with --resume
 evaluate {root}/garbage {root}/data
-  {root}/garbage/checkpoints/step-00000002.pt: is no checkpoint (pop from empty list)
+  {root}/garbage/checkpoints/step-00000002.pt: is no checkpoint of mmtrain (BadZipFile)
 evaluate {root}/run {root}/wide
   {root}/wide: frames are (30, 32), the model was trained on (30, 30)
 evaluate {root}/run {root}/data --split tset
@@ -62,7 +62,7 @@ rollout {root}/run {root}/data -o {new}.gif --index -1
 rollout {root}/run {root}/data -o {new}.avi
   {new}.avi: unknown kind of picture; end the name in .gif or .png
 report {root}/young -o {new}.html
-  {root}/young: has no checkpoint yet; train on with `mmtrain fit --resume`
+  {root}/young: has no checkpoint yet; run its `mmtrain fit` again with --resume
 """
 
 
@@ -122,9 +122,11 @@ def test_fit_overwrites_resumes_and_says_what_it_reached(root, tmp_path):
     command = ["fit", root / "data", "--run", run, *tiny_options("steps=9"), "--device", "cpu"]
     first = json.loads(mmtrain(*command, "--steps", 2, "--resume", "--json").stdout)
     assert (first["run"], first["steps"], first["val"]["step"]) == (str(run), 2, 2)
+    (run / "evaluation.json").touch()
     again = mmtrain(*command, "--steps", 2, "--overwrite")
     mse = first["val"]["prediction"]["mse"]
     assert again.stdout.startswith(f"{run}: 2 steps; val prediction MSE {mse:.1f}, ")
+    assert not (run / "evaluation.json").exists()
     assert "parameters on cpu, products in fp32" in again.stderr
     mmtrain(*command, "--steps", 3, "--resume")
     names = sorted(path.name for path in (run / "checkpoints").iterdir())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,16 +48,18 @@ def assert_equal_runs(run, undisturbed):
 def test_a_run_that_broke_off_goes_on_as_if_nothing_had_been(data, tmp_path, epoch):
     """A sequence that cannot be read ends the run at its turn; then it is whole again."""
     often = ("log_every=1", "eval_every=3", "checkpoint_every=2")
-    config = tiny_config("steps=17", "dropout=0.4", "schedule=one-cycle", *often)
+    config = tiny_config("steps=17", "seed=6", "dropout=0.4", "schedule=one-cycle", *often)
     fit(config, data, tmp_path / "undisturbed", quiet=True)
 
-    order = [batch_indices(s, num_sequences=22, batch_size=4, seed=0).tolist() for s in range(10)]
+    order = [batch_indices(s, num_sequences=22, batch_size=4, seed=6).tolist() for s in range(10)]
     seen = {0, *(index for batch in order[: 5 if epoch else 2] for index in batch)}
     turn, index = next((t, i) for t, batch in enumerate(order) for i in batch if i not in seen)
     assert turn // 5 == epoch
     with damaged(data, "train", index), pytest.raises(ShardError, match=f"train-{index:06d}.h5: "):
         fit(config, data, tmp_path / "run", quiet=True)
     assert last_checkpoint(tmp_path / "run")["step"] == turn // 2 * 2
+    for older in list_checkpoints(tmp_path / "run")[:-1]:
+        older.write_bytes(b"only the newest is needed")
     looked = fit(config, data, tmp_path / "run", resume=True, quiet=True)
     assert looked["step"] == 17
     assert_equal_runs(tmp_path / "run", tmp_path / "undisturbed")
@@ -106,11 +109,20 @@ def test_training_lowers_the_loss_and_says_so(data, tmp_path):
 
 def test_val_is_looked_at_and_never_trained_on(data, tmp_path):
     """The same sequences to train on, no val or looked at after each step: the same weights."""
-    without = make_data(tmp_path / "without", {"train": 22})
+    without = make_data(tmp_path / "without", {"train": 22}, shard_size=1)
     config = tiny_config("steps=7", "dropout=0.4", "eval_every=1")
     assert fit(config, without, tmp_path / "blind", quiet=True) == {}
     fit(config, data, tmp_path / "seeing", quiet=True)
     assert_same(last_checkpoint(tmp_path / "blind"), last_checkpoint(tmp_path / "seeing"))
+
+
+def test_the_seed_decides_the_weights(data, tmp_path):
+    drawn = []
+    for run, seed in (("one", 1), ("same", 1), ("other", 2)):
+        fit(tiny_config("steps=1", "lr=1e-12", f"seed={seed}"), data, tmp_path / run, quiet=True)
+        drawn.append(last_checkpoint(tmp_path / run)["model"]["encoder.lstm.weight_ih_l0"])
+    assert torch.equal(drawn[0], drawn[1])
+    assert (drawn[0] - drawn[2]).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 99, 2000])
@@ -183,3 +195,19 @@ def test_a_data_set_that_changed_under_a_run_is_refused(tmp_path):
         make_data(data, counts, fields=(f"canvas={canvas}", "frames=8"))
         with pytest.raises(InputError, match=line):
             fit(tiny_config("steps=2"), data, run, resume=True, quiet=True)
+
+
+def test_a_set_made_again_with_another_seed_is_another_set(tmp_path):
+    make_data(tmp_path / "data", seed=1)
+    fit(tiny_config("steps=2"), tmp_path / "data", tmp_path / "run", quiet=True)
+    shutil.rmtree(tmp_path / "data")
+    make_data(tmp_path / "data", seed=2)
+    with pytest.raises(InputError, match=r"^the stream's shards_sha256 is "):
+        fit(tiny_config("steps=2"), tmp_path / "data", tmp_path / "run", resume=True, quiet=True)
+
+
+def test_resuming_a_finished_run_tells_its_last_look(data, tmp_path):
+    config = tiny_config("steps=2")
+    looked = fit(config, data, tmp_path / "run", quiet=True)
+    assert fit(config, data, tmp_path / "run", resume=True, quiet=True) == looked
+    assert looked["step"] == 2

@@ -28,7 +28,7 @@ def test_a_gif_has_a_picture_a_frame_and_four_panels(folder, tmp_path):
     assert said == f"{out}: sequence 2 of test\n"
     with Image.open(out) as picture:
         assert picture.n_frames == CONTEXT + PREDICT
-        assert picture.size == (4 * (192 + 8) + 8, 22 + 192 + 8)
+        assert picture.size == (4 * (5 * 34 + 8) + 8, 22 + 5 * 30 + 8)  # enlarged 5 times
 
 
 def test_a_strip_shows_truth_above_what_the_model_says(folder, tmp_path):

@@ -5,13 +5,15 @@ A checkpoint is tensors and plain containers, so torch.load reads it with its sa
 
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmgen.shard.manifest import replace_durably
 from trainer.config import TrainConfig, parse_config
-from trainer.errors import InputError
+from trainer.errors import InputError, RunError
 from trainer.model import VideoAutoencoder
 from trainer.world import pick_device, pick_precision
 
@@ -34,12 +36,21 @@ def save_checkpoint(run: Path, checkpoint: dict[str, Any], keep: int) -> Path:
     folder = run / _FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{checkpoint['step']:08d}.pt"
+    for leftover in folder.glob("*.partial"):
+        leftover.unlink()
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        partial.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"{path}: could not be written ({reason}); make room and go on with --resume"
+        ) from error
+    replace_durably(partial, path)
     for old in list_checkpoints(run)[:-keep]:
         old.unlink()
     return path
@@ -55,10 +66,14 @@ def list_checkpoints(run: Path) -> list[Path]:
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Open a checkpoint; InputError if it is not one of ours."""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums in it
+            if damaged := archive.testzip():
+                raise InputError(f"{path}: is damaged (checksum of {damaged}); remove it")
         checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # torch answers garbage with most of the built-in errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is no checkpoint ({reason[:120]})") from error
+        raise InputError(f"{path}: is no checkpoint of mmtrain ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or not all(
         isinstance(checkpoint.get(name), kind) for name, kind in _KINDS.items()
     ):
@@ -74,7 +89,7 @@ def latest_checkpoint(run: Path) -> Path:
         raise InputError(f"{run}: is no run; make one with `mmtrain fit DATA --run {run}`")
     checkpoints = list_checkpoints(run)
     if not checkpoints:
-        raise InputError(f"{run}: has no checkpoint yet; train on with `mmtrain fit --resume`")
+        raise InputError(f"{run}: has no checkpoint yet; run its `mmtrain fit` again with --resume")
     return checkpoints[-1]
 
 

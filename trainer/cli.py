@@ -19,6 +19,8 @@ class OneLineErrors(click.Group):
             return super().invoke(ctx)
         except (MmgenError, TrainerError, OSError, KeyboardInterrupt) as error:
             explained = explain(error)
+            if isinstance(error, KeyboardInterrupt):
+                explained = ("interrupted: checkpoints are complete; go on with --resume", 130)
             if explained is None or ctx.params.get("traceback"):
                 raise
             click.echo(f"Error: {explained[0]}", err=True)
@@ -131,8 +133,9 @@ def rollout(run: Path, data: Path, out: Path, split: str, index: int, device: st
 
     Example: mmtrain rollout runs/easy data/easy -o rollout.gif
     """
-    from trainer.rollout import roll_out, write_rollout
+    from trainer.rollout import check_picture, roll_out, write_rollout
 
+    check_picture(out)
     write_rollout(out, roll_out(run, data, split, index, device))
     click.echo(f"{out}: sequence {index} of {split}")
 

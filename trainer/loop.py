@@ -1,8 +1,6 @@
 """The recipe, to be read top to bottom: draw a batch, take a step, log, look at val, save."""
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,21 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgen.shard.manifest import canonical_json, write_atomic
 from mmgen.shard.reader import DataSet, open_dataset
 from trainer.checkpoint import (
     FORMAT,
-    list_checkpoints,
-    load_checkpoint,
     save_checkpoint,
     set_precision,
 )
-from trainer.config import OptimizerConfig, TrainConfig, first_difference, parse_config
+from trainer.config import OptimizerConfig, TrainConfig
 from trainer.errors import InputError, RunError
 from trainer.evaluation import check_lengths, evaluate
-from trainer.log import RunLog
+from trainer.log import RunLog, read_jsonl
 from trainer.losses import mse_loss
 from trainer.model import VideoAutoencoder, to_values
+from trainer.run_folder import prepare_folder
 from trainer.stream import SequenceStream
 from trainer.world import pick_device, pick_precision
 
@@ -44,7 +40,7 @@ def fit(
 
     resume     go on from the newest checkpoint, or start where there is none
     overwrite  throw an earlier run in the folder away
-    returns    the last look at val: as `evaluate` gives it, with the step
+    returns    the last look at val: mse and ce of prediction and reconstruction, and the step
     raises     InputError before work starts; RunError if the loss is not finite any more
     """
     device = pick_device(config.run.device)
@@ -53,7 +49,7 @@ def fit(
     stream = SequenceStream(dataset["train"], config.data.batch_size, seed=config.run.seed)
     check_lengths(dataset["train"], config.data)
     watched = _watched(dataset, config)
-    checkpoint = _prepare_folder(config, data, run, resume=resume, overwrite=overwrite)
+    checkpoint = prepare_folder(config, data, run, resume=resume, overwrite=overwrite)
 
     torch.manual_seed(config.run.seed)
     model = VideoAutoencoder(config.model, stream.split.sequence_shape[1:]).to(device)
@@ -75,18 +71,21 @@ def fit(
         step = stream.step  # counts from 1: this step's number
         rate = learning_rate(config.optimizer, step - 1, steps)
         losses = train_step(model, optimizer, batch.frames.to(device), config, rate)
-        if step % config.run.log_every == 0 or step == steps:
+        is_saved = step % config.run.checkpoint_every == 0 or step == steps
+        is_logged = step % config.run.log_every == 0 or step == steps
+        if is_saved or is_logged:
             numbers = {name: value.item() for name, value in losses.items()}
             _stop_unless_finite("loss", numbers["loss"], step)
+        if is_logged:
             log.metrics({"step": step, **numbers, "lr": rate})
             log.timing(step, batch_size)
             log.step(step, numbers["loss"], batch_size)
         if step % config.run.eval_every == 0 or step == steps:
             looked = _look(model, watched, config, step, log)
-        if step % config.run.checkpoint_every == 0 or step == steps:
+        if is_saved:
             _save(run, config, model, optimizer, stream)
     batches.close()
-    return looked
+    return looked or _last_look(run)
 
 
 def train_step(
@@ -144,51 +143,6 @@ def _watched(dataset: DataSet, config: TrainConfig) -> Any:
     return dataset["val"]
 
 
-def _prepare_folder(
-    config: TrainConfig, data: Path, run: Path, *, resume: bool, overwrite: bool
-) -> dict[str, Any] | None:
-    """Return the checkpoint to go on from, None for a new run; leave what is not a run alone."""
-    written = run / "config.json"
-    stored = _stored_request(written)
-    if stored is None and run.exists() and not (run.is_dir() and _is_free(run)):
-        raise InputError(f"{run}: holds something else; name an empty or a new folder")
-    if stored is not None:
-        if overwrite:
-            shutil.rmtree(run)
-        elif not resume:
-            raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
-        else:
-            _check_same(run, stored, config, data)
-            checkpoints = list_checkpoints(run)
-            return load_checkpoint(checkpoints[-1]) if checkpoints else None
-    run.mkdir(parents=True, exist_ok=True)
-    content = {"config": config.model_dump(), "data": str(data.resolve())}
-    write_atomic(written, canonical_json(content))
-    return None
-
-
-def _stored_request(written: Path) -> dict[str, Any] | None:
-    """Return what a run was asked for; None if there is no file, or another program's."""
-    try:
-        stored = json.loads(written.read_text(encoding="utf-8"))
-        return {"config": dict(stored["config"]), "data": stored["data"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _is_free(run: Path) -> bool:
-    # A run killed before its config had its name leaves the partial config and nothing else.
-    return all(path.name == "config.json.partial" for path in run.iterdir())
-
-
-def _check_same(run: Path, stored: dict[str, Any], config: TrainConfig, data: Path) -> None:
-    difference = first_difference(parse_config(stored["config"]), config)
-    if difference is None and stored["data"] != str(data.resolve()):
-        difference = f"data is {stored['data']} in the run, asked for is {data.resolve()}"
-    if difference:
-        raise InputError(f"{run}: cannot be resumed: {difference}")
-
-
 def _look(
     model: VideoAutoencoder, watched: Any, config: TrainConfig, step: int, log: RunLog
 ) -> dict[str, Any]:
@@ -207,7 +161,15 @@ def _look(
         f"step {step}/{config.run.steps}  val: prediction MSE {short['prediction']['mse']:.1f}, "
         f"reconstruction MSE {short['reconstruction']['mse']:.1f}"
     )
-    return {"step": step, **scores}
+    return {"step": step, **short}
+
+
+def _last_look(run: Path) -> dict[str, Any]:
+    """Return what a finished run saw last."""
+    for line in reversed(read_jsonl(run / "metrics.jsonl")):
+        if "val" in line:
+            return {"step": line["step"], **line["val"]}
+    return {}
 
 
 def _stop_unless_finite(name: str, value: float | None, step: int) -> None:

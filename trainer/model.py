@@ -65,6 +65,8 @@ class VideoAutoencoder(nn.Module):
     @torch.inference_mode()
     def generate(self, context: Tensor, steps: int) -> Tensor:
         """Predict what follows: uint8 (B, T, H, W) -> float (B, steps, H, W), not clipped."""
+        if steps < 1:
+            raise ValueError(f"steps is {steps}, allowed is 1 or more")
         with _evaluating(self):
             state = self.encoder(self._on_my_device(context))
             decoded: Tensor = self.predict_decoder(state, steps)

@@ -35,6 +35,8 @@ def batch_indices(
 
 def batches_per_epoch(num_sequences: int, batch_size: int) -> int:
     """Return how many whole batches an epoch has."""
+    if batch_size < 1:
+        raise InputError(f"batch_size: {batch_size} is out of range, allowed is 1 or more")
     if num_sequences < batch_size:
         raise InputError(
             f"batch_size: {batch_size} is more than the {num_sequences} sequences there are; "

@@ -58,6 +58,8 @@ def _written(value: float | None) -> str:
 
 def write_report(run: Path, out: Path, device: str) -> None:
     """Write the page; what has not been evaluated is said to be missing."""
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: is no folder; make it first")
     checkpoint = load_checkpoint(latest_checkpoint(run))
     config = parse_config(checkpoint["config"])
     lines = read_jsonl(run / "metrics.jsonl")

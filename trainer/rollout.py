@@ -19,7 +19,8 @@ from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.model import VideoAutoencoder
 
-_PANEL_PX = 192
+_PANEL_PX = 192  # the longer side of a small canvas is enlarged to about this
+_TITLE_PX = 110
 _GAP_PX = 8
 _HEADER_PX = 22
 _FRAME_MS = 150
@@ -76,13 +77,20 @@ def _to_bytes(frames: torch.Tensor) -> NDArray[np.uint8]:
     return scaled.to(torch.uint8).cpu().numpy()
 
 
-def write_rollout(path: Path, rollout: Rollout) -> None:
-    """Write an animation (.gif) or a strip (.png); InputError for another ending."""
-    kinds = {".gif": animation, ".png": strip}
-    if path.suffix.lower() not in kinds:
+def check_picture(path: Path) -> None:
+    """Refuse a name that no picture can be written to, before the work."""
+    if path.suffix.lower() not in (".gif", ".png"):
         raise InputError(f"{path}: unknown kind of picture; end the name in .gif or .png")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: is no folder; make it first")
+
+
+def write_rollout(path: Path, rollout: Rollout) -> None:
+    """Write an animation (.gif) or a strip (.png), as `check_picture` allows."""
+    check_picture(path)
+    draw = animation if path.suffix.lower() == ".gif" else strip
     try:
-        path.write_bytes(kinds[path.suffix.lower()](rollout))
+        path.write_bytes(draw(rollout))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -103,19 +111,23 @@ def animation(rollout: Rollout) -> bytes:
 
 
 def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> Image.Image:
-    width = len(panels) * (_PANEL_PX + _GAP_PX) + _GAP_PX
-    picture = Image.new("L", (width, _HEADER_PX + _PANEL_PX + _GAP_PX), _BACKGROUND)
+    height, width = panels["truth"].shape[1:3]
+    factor = max(1, _PANEL_PX // max(height, width))
+    panel_px = (width * factor, height * factor)
+    column_px = max(panel_px[0], _TITLE_PX) + _GAP_PX
+    whole_px = (len(panels) * column_px + _GAP_PX, _HEADER_PX + panel_px[1] + _GAP_PX)
+    picture = Image.new("L", whole_px, _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
     for place, (title, frames) in enumerate(panels.items()):
-        left = _GAP_PX + place * (_PANEL_PX + _GAP_PX)
+        left = _GAP_PX + place * column_px
         speaks = {"context": t < num_context, "reconstruction": t < num_context}
         is_on = speaks.get(title, title == "truth" or t >= num_context)
         draw.text((left, 4), title, _INK if is_on else _FAINT, font)
         if title == "truth":
-            draw.text((left + _PANEL_PX - 62, 4), f"frame {t + 1}", _FAINT, font)
+            draw.text((left + column_px - _GAP_PX - 62, 4), f"frame {t + 1}", _FAINT, font)
         if is_on:
-            panel = Image.fromarray(frames[t]).resize((_PANEL_PX, _PANEL_PX), Image.Resampling.BOX)
+            panel = Image.fromarray(frames[t]).resize(panel_px, Image.Resampling.NEAREST)
             picture.paste(panel, (left, _HEADER_PX))
     return picture
 
