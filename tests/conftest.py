@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,11 @@ def run_mmgen():
     return run
 
 
+def listen_to_interrupts():
+    """Undo what a shell does to the jobs it starts in the background, pytest perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start_python():
     """Start an interpreter that sees this mmgen; what still runs at the end is killed."""
@@ -105,6 +111,7 @@ def start_python():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=listen_to_interrupts,
         )
         started.append(process)
         return process
