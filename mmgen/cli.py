@@ -100,6 +100,7 @@ def generate(
 
     resolved = load_config(preset, config, assignments)
     counts = {"train": train, "val": val, "test": test}
+    was_complete = not overwrite and (out / "manifest.json").is_file()
     with progress_bar("sequences", sum(counts.values()), quiet=as_json) as progress:
         manifest = generate_dataset(
             out,
@@ -122,7 +123,9 @@ def generate(
         )
     else:
         total = sum(split.count for split in manifest.splits.values())
-        click.echo(f"{out}: {total} sequences in {len(shards)} shards, {num_bytes / 1e6:.1f} MB")
+        there = ", all there already" if was_complete else ""
+        size = f"{num_bytes / 1e6:.1f} MB"
+        click.echo(f"{out}: {total} sequences in {len(shards)} shards, {size}{there}")
 
 
 @main.command()
@@ -188,7 +191,8 @@ def verify(data: Path, regrow: str | None) -> None:
         problems += find_damage(dataset, progress)
     if regrow and not problems:
         wanted = None if regrow == "all" else int(regrow)
-        with progress_bar("rendered", total) as progress:
+        asked = sum(min(wanted or total, len(split)) for split in dataset.splits.values())
+        with progress_bar("rendered", asked) as progress:
             problems += find_difference(dataset, wanted, progress)
     for problem in problems:
         click.echo(problem)
@@ -204,8 +208,10 @@ def verify(data: Path, regrow: str | None) -> None:
 @seed_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help=".gif or .png")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
-@click.option("--index", default="0,1,2,3", show_default=True, help="Which sequences: I,J,...")
+@click.option("--index", help="Which sequences: I,J,...  [default: the first four]")
+@click.pass_context
 def preview(
+    ctx: click.Context,
     data: Path | None,
     preset: str,
     config: Path | None,
@@ -213,7 +219,7 @@ def preview(
     seed: int,
     out: Path,
     split: str,
-    index: str,
+    index: str | None,
 ) -> None:
     """Draw sequences side by side: of the folder DATA, or straight from a preset.
 
@@ -221,10 +227,11 @@ def preview(
     """
     import numpy as np
 
-    from mmgen.preview import write_picture
+    from mmgen.preview import check_picture, write_picture
 
+    check_picture(out)
     try:
-        indices = [int(part) for part in index.split(",")]
+        indices = [int(part) for part in index.split(",")] if index else list(range(4))
     except ValueError:
         raise click.BadParameter(
             f"{index!r} is no list such as 0,1,2", param_hint="--index"
@@ -236,7 +243,11 @@ def preview(
         resolved = load_config(preset, config, assignments)
         frames = render(resolved, indices, split=split, seed=seed).frames
     else:
+        for option in ("preset", "config", "assignments", "seed"):
+            if ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError("DATA has its own config and seed; leave out the others")
         stored = _open(data)[split]
+        indices = indices if index else indices[: len(stored)]
         for wanted in indices:
             if not 0 <= wanted < len(stored):
                 raise click.BadParameter(

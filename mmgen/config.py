@@ -170,8 +170,11 @@ def load_config(
     preset: str = "srivastava", path: Path | None = None, assignments: Sequence[str] = ()
 ) -> GeneratorConfig:
     """Resolve preset < TOML file < FIELD=VALUE; InputError names the first bad field."""
-    fields = find_preset(preset).model_dump() | (read_toml(path) if path else {})
-    return validated(GeneratorConfig, fields | parse_assignments(assignments), path)
+    fields = find_preset(preset).model_dump()
+    if path is not None:
+        fields |= read_toml(path)
+        validated(GeneratorConfig, fields, path)  # blames the file for what is the file's
+    return validated(GeneratorConfig, fields | parse_assignments(assignments))
 
 
 def parse_config(fields: Mapping[str, Any]) -> GeneratorConfig:

@@ -27,6 +27,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return "interrupted: what has its final name is complete; the same command goes on", 130
     if isinstance(error, BrokenPipeError):
         return None  # `mmgen info DATA | head`: click ends that quietly
+    if isinstance(error, MemoryError):
+        return "not enough memory; lower canvas, frames or the shard size", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1

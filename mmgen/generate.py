@@ -15,6 +15,8 @@ from mmgen.draws import Draws, draw
 from mmgen.errors import InputError
 from mmgen.glyphs import GlyphSet, load_glyphs
 
+_BLOCK_BYTES = 4 << 20
+
 
 @dataclass(frozen=True)
 class Block:
@@ -92,6 +94,11 @@ def _paint(
         kernels.paint_max_vector(glyphs.padded(vector), *placed)
     else:
         kernels.paint_max(glyphs.images, *placed)
+
+
+def block_length(config: GeneratorConfig) -> int:
+    """Return how many sequences to render at a time: 4 MiB of frames stay in the cache."""
+    return max(1, _BLOCK_BYTES // (config.frames.high * config.canvas[0] * config.canvas[1]))
 
 
 def travel_px(config: GeneratorConfig, glyphs: GlyphSet) -> NDArray[np.int64]:

@@ -6,13 +6,12 @@ shards that are missing, write the manifest. Killed anywhere, the same call fini
 
 import fcntl
 import json
-import math
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import mmgen
 from mmgen.config import GeneratorConfig
 from mmgen.draws import check_seed
 from mmgen.errors import InputError, ShardError
-from mmgen.generate import render, travel_px
+from mmgen.generate import Block, block_length, render, travel_px
 from mmgen.glyphs import GlyphSet, load_glyphs
 from mmgen.shard import schema
 from mmgen.shard.manifest import (
@@ -36,8 +35,9 @@ from mmgen.shard.manifest import (
 )
 from mmgen.shard.writer import ShardWriter, describe_shard, origin_problem
 
-_BLOCK_BYTES = 4 << 20  # raw frames rendered before they are compressed: they stay in the cache
 _MAX_SEQUENCES = 10**12
+_MAX_SHARDS = 10**6
+_MAX_SHARD_SIZE = 10**6  # a shard's annotations are held in memory until it is full
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _request(
 ) -> Request:
     shape = (config.frames.high, *config.canvas)
     size = schema.default_shard_size(shape) if shard_size is None else shard_size
-    if not 1 <= size <= _MAX_SEQUENCES:
-        raise InputError(f"shard size: {size} is out of range, allowed are 1..{_MAX_SEQUENCES}")
+    if not 1 <= size <= _MAX_SHARD_SIZE:
+        raise InputError(f"shard size: {size} is out of range, allowed are 1..{_MAX_SHARD_SIZE}")
     check_seed(seed)
     if unknown := set(counts) - set(schema.SPLITS):
         raise InputError(f"splits {sorted(unknown)} do not exist")
@@ -128,6 +128,8 @@ def _request(
     for split, count in wanted.items():
         if not 0 <= count <= _MAX_SEQUENCES:
             raise InputError(f"{split}: {count} sequences; allowed are 0..{_MAX_SEQUENCES}")
+    if sum(wanted.values()) > size * _MAX_SHARDS:
+        raise InputError(f"that makes more than {_MAX_SHARDS} shards; enlarge the shard size")
     if not any(wanted.values()):
         raise InputError("no split has any sequence; ask for at least one")
     return Request(config, seed, wanted, size, glyphs.sha256)
@@ -139,9 +141,7 @@ def _check_folder(out: Path, request: Request) -> None:
         raise InputError(f"{out}: is a file; name a folder")
     existing = out / schema.REQUEST_NAME
     if existing.is_file():
-        text = read_json_file(existing)
-        if text != request.to_json():
-            difference = _first_difference(text, request)
+        if difference := _first_difference(read_json_file(existing), request):
             raise InputError(
                 f"{out}: holds a data set of another request ({difference}); name another folder, "
                 "or overwrite it"
@@ -152,14 +152,20 @@ def _check_folder(out: Path, request: Request) -> None:
 
 def _foreign_entries(out: Path) -> Iterator[Path]:
     # A run killed before its request had its name leaves the partial request and nothing else.
-    ours = schema.REQUEST_NAME + schema.PARTIAL_SUFFIX
-    return (path for path in out.iterdir() if path.name != ours)
+    return (
+        path
+        for path in out.iterdir()
+        if not (path.name.startswith(schema.REQUEST_NAME) and path.suffix == schema.PARTIAL_SUFFIX)
+    )
 
 
-def _first_difference(text: str, request: Request) -> str:
+def _first_difference(text: str, request: Request) -> str | None:
+    """Say where a stored request is another one, None if it is this."""
     try:
         there = json.loads(text)
         wanted = json.loads(request.to_json())
+        if there == wanted:
+            return None
         for name in wanted:
             if there.get(name) == wanted[name]:
                 continue
@@ -180,7 +186,7 @@ def _replace(
     workers: int | None,
     progress: Callable[[int], None],
 ) -> Manifest:
-    """Build beside the old data set, then swap by renaming: one of the two is always there.
+    """Build beside the old data set, then swap by renaming: no moment leaves half a set.
 
     `out` is absolute, because `.` and links cannot be renamed.
     """
@@ -193,7 +199,9 @@ def _replace(
     if not _is_ours(out):
         raise InputError(f"{out}: is no data set of ours and is not overwritten")
     with _only_writer(out):
-        if _is_ours(beside) and read_json_file(beside / schema.REQUEST_NAME) != request.to_json():
+        if _is_ours(beside) and _first_difference(
+            read_json_file(beside / schema.REQUEST_NAME), request
+        ):
             with _only_writer(beside):  # left by a run for another request that was killed
                 shutil.rmtree(beside)
         _check_folder(beside, request)
@@ -225,12 +233,16 @@ def _finish(
     progress: Callable[[int], None],
 ) -> Manifest:
     """Make what is missing, then commit by the manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / schema.REQUEST_NAME).exists():
-        write_atomic(out / schema.REQUEST_NAME, request.to_json())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{out}: lies behind a file; name a folder") from error
+    _write_request(out, request)
     with _only_writer(out):
-        for leftover in out.glob(f"*/*{schema.PARTIAL_SUFFIX}"):
-            leftover.unlink()
+        _check_folder(out, request)  # again, now that nobody else can change it
+        for folder in ("", "*/"):
+            for leftover in out.glob(f"{folder}*{schema.PARTIAL_SUFFIX}"):
+                leftover.unlink(missing_ok=True)
         job = _Job(out, request, glyphs, _known_shards(out), progress, threading.Event())
         entries = job.make_all(workers or _num_cores())
         manifest = Manifest(
@@ -263,17 +275,36 @@ def _known_shards(out: Path) -> dict[str, ShardEntry]:
     return {entry.name: entry for split in manifest.splits.values() for entry in split.shards}
 
 
+def _write_request(out: Path, request: Request) -> None:
+    """Write the request where there is none; the file that others may have locked stays."""
+    path = out / schema.REQUEST_NAME
+    if path.exists():
+        return
+    mine = path.with_name(f"{path.name}.{os.getpid()}{schema.PARTIAL_SUFFIX}")
+    with mine.open("w", encoding="utf-8") as file:
+        file.write(request.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    # Another writer may be first, and clear ours away: the check behind the lock decides.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(mine, path)
+    mine.unlink(missing_ok=True)
+
+
 @contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
     """Hold the lock of a folder; a dead writer leaves none, the system lets go of it."""
-    if not (out / schema.REQUEST_NAME).exists():  # deleted: nobody can be at work there
+    path = out / schema.REQUEST_NAME
+    if not path.exists():  # deleted: nobody can be at work there
         yield
         return
-    with (out / schema.REQUEST_NAME).open("rb") as file:
+    with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{out}: another writer is at work there; wait for it") from None
+        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+            raise InputError(f"{out}: another writer has just replaced it; try again")
         yield
 
 
@@ -335,7 +366,7 @@ class _Job:
             return self._check(path, task, attributes)
         config = self.request.config
         shape = (config.frames.high, *config.canvas)
-        block = max(1, _BLOCK_BYTES // math.prod(shape))
+        block = block_length(config)
         frames = np.empty((min(block, task.count), *shape), np.uint8)
         last = task.first + task.count
         with ShardWriter(path, task.count, shape, config.digits.high, attributes) as writer:
@@ -367,5 +398,5 @@ class _Job:
         return found
 
 
-def _annotations(block: Any) -> dict[str, Any]:
+def _annotations(block: Block) -> dict[str, Any]:
     return {name: value for name, value in vars(block).items() if name in schema.ANNOTATIONS}

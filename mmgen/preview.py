@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmgen.errors import InputError
+from mmgen.shard.manifest import write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -50,28 +51,34 @@ def write_gif(path: Path, frames: NDArray[np.uint8]) -> None:
 def write_picture(path: Path, frames: NDArray[np.uint8]) -> None:
     """Write frames uint8 (N, T, H, W) as what the name's ending says: .gif or .png.
 
-    raises  InputError for another ending, or a folder that does not exist
+    raises  InputError as `check_picture` does
     """
+    check_picture(path)
     if path.suffix.lower() == ".gif":
         write_gif(path, frames)
-    elif path.suffix.lower() == ".png":
-        _save(path, contact_sheet(frames), "PNG")
     else:
+        _save(path, contact_sheet(frames), "PNG")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a name that no picture can be written to, before the work."""
+    if path.suffix.lower() not in (".gif", ".png"):
         raise InputError(f"{path}: unknown kind of picture; end the name in .gif or .png")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: is no folder; make it first")
 
 
 def _save(path: Path, picture: Image.Image, kind: str, **options: Any) -> None:
-    buffer = io.BytesIO()  # whole in memory first, so that a full disk leaves no half picture
+    buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
-    try:
-        path.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    write_atomic(path, buffer.getvalue())
 
 
 def _as_block(frames: Any) -> NDArray[np.uint8]:
     array = np.asarray(frames)
-    if array.dtype != np.uint8:
+    if np.issubdtype(array.dtype, np.integer):
+        array = array.clip(0, 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
         array = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
     if not 2 <= array.ndim <= 4:
         raise InputError(f"frames of shape {array.shape}; show takes (H, W) to (N, T, H, W)")

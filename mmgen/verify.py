@@ -7,11 +7,9 @@ import numpy as np
 
 from mmgen.config import GeneratorConfig, parse_config
 from mmgen.errors import InputError, ShardError
-from mmgen.generate import render
+from mmgen.generate import block_length, render
 from mmgen.glyphs import load_glyphs
 from mmgen.shard.reader import DataSet, Sequence, Split
-
-_REGROW_BLOCK = 64
 
 
 def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[str]:
@@ -50,8 +48,9 @@ def find_difference(
     for split in dataset.splits.values():
         count = min(num_sequences or len(split), len(split))
         chosen = [place * len(split) // count for place in range(count)]
-        for first in range(0, count, _REGROW_BLOCK):
-            indices = chosen[first : first + _REGROW_BLOCK]
+        block = block_length(config)
+        for first in range(0, count, block):
+            indices = chosen[first : first + block]
             yield from _compare(split, config, manifest.seed, indices)
             progress(len(indices))
 

@@ -67,7 +67,9 @@ def out(run_mmgen, tmp_path):
 def test_generate_info_and_verify_tell_the_same(run_mmgen, out):
     size = sum(path.stat().st_size for path in out.rglob("*.h5"))
     again = run_mmgen("generate", out, *SMALL, "--train", 5, "--val", 0, "--test", 2)
-    assert again.stdout == f"{out}: 7 sequences in 2 shards, {size / 1e6:.1f} MB\n"
+    assert (
+        again.stdout == f"{out}: 7 sequences in 2 shards, {size / 1e6:.1f} MB, all there already\n"
+    )
     assert again.stderr == ""
     told = run_mmgen("info", out).stdout
     assert told.startswith(f"{out}: made by mmgen {mmgen.__version__}, seed 0\n")
@@ -127,8 +129,8 @@ generate new --val 1000000000001 => val: 1000000000001 sequences; allowed are 0.
 generate new --train 0 --val 0 --test 0 => no split has any sequence; ask for at least one
 generate new --seed -1 => seed: -1 is out of range, allowed are 0..9223372036854775807
 generate new --seed 9223372036854775808 => seed: 9223372036854775808 is out of range, allowed are 0..9223372036854775807
-generate new --shard-size 0 => shard size: 0 is out of range, allowed are 1..1000000000000
-generate new --shard-size 9007199254740992 => shard size: 9007199254740992 is out of range, allowed are 1..1000000000000
+generate new --shard-size 0 => shard size: 0 is out of range, allowed are 1..1000000
+generate new --shard-size 9007199254740992 => shard size: 9007199254740992 is out of range, allowed are 1..1000000
 generate new --train many => Invalid value for '--train': 'many' is not a valid integer.
 generate new --workers 0 => Invalid value for '--workers': 0 is not in the range x>=1.
 generate foreign => foreign: holds something else; name an empty or a new folder
@@ -140,7 +142,7 @@ verify new => new: is no data set (no manifest.json); make one with `mmgen gener
 verify {data} --regrow 0 => Invalid value for --regrow: say how many sequences, or all
 preview => Missing option '-o' / '--out'.
 preview -o a.mp4 => a.mp4: unknown kind of picture; end the name in .gif or .png
-preview -o no/a.gif => no/a.gif: cannot be written (No such file or directory)
+preview -o no/a.gif => no: is no folder; make it first
 preview --split dev -o a.gif => split 'dev' does not exist; choose from: train, val, test
 preview --index 1;2 -o a.gif => Invalid value for --index: '1;2' is no list such as 0,1,2
 preview --index -1 -o a.gif => index -1 is out of range, sequences count from 0

@@ -68,7 +68,7 @@ def test_plain_h5py_reads_every_dataset_of_the_format(small_dataset, small_confi
             assert guards == ("gzip", name != "frames", name != "frames")
         named = FORMAT.split("Root attributes:")[1].split(".\n")[0]
         assert set(file.attrs) == set(re.findall(r"`(\w+)`", named))
-        assert (file.attrs["seed"], file.attrs["split"]) == (5, "train")
+        assert (file.attrs["seed"], file.attrs["split"]) == (5, b"train")
         stored = [file["frames"].id.read_direct_chunk((n, 0, 0, 0))[1] for n in range(7)]
         assert file["checksum"][()].tolist() == [zlib.crc32(chunk) for chunk in stored]
 

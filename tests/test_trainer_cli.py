@@ -32,7 +32,7 @@ fit {root}/data --run {root}/run {tiny}
 fit {root}/data --run {root}/run --resume {tiny} --set hidden=7 --set seed=1
   {root}/run: cannot be resumed: hidden is 6 in the run, asked for is 7
 fit {root}/wide --run {root}/run --resume {tiny}
-  {root}/run: cannot be resumed: data is {root}/data in the run, asked for is {root}/wide
+  the run was trained on frames (30, 30), the data set now has (30, 32)
 fit {root}/data --run {new} --preset big
   preset 'big' does not exist; choose from: tutorial, small
 fit {root}/data --run {new} --config {root}/bad.toml

@@ -52,10 +52,10 @@ def test_each_field_is_set_by_assignment_and_by_file(name, tmp_path):
 
 def test_assignment_beats_file_beats_preset(tmp_path):
     file = tmp_path / "run.toml"
-    file.write_text("[model]\nhidden = 33\n[run]\nsteps = 44\n")
+    file.write_text("hidden = 33\n[run]\nsteps = 44\n")
     config = load_config("small", file, ["steps=55", "steps=66"])
     assert (config.model.hidden, config.run.steps) == (33, 66)
-    assert config.model.dropout == PRESETS["small"][0].model.dropout
+    assert config.model.dropout == PRESETS["small"].model.dropout
 
 
 def test_presets_are_these():
@@ -99,7 +99,7 @@ def test_a_bad_assignment_is_refused_by_name(written):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("hidden = 3", "field 'hidden' does not exist; fields are: data, model, optimizer, run"),
+        ("hiden = 3", "field 'hiden' does not exist; fields are: data, model, optimizer, run"),
         ("[model]\nsize = 3", "field 'model.size' does not exist; fields are: hidden, layers, dro"),
         ("[model]\nlayers = 0", "model.layers: input should be greater than or equal to 1, got 0"),
         ("model = 3", "model: input should be a valid dictionary or instance of ModelConfig, got "),

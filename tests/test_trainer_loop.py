@@ -153,7 +153,7 @@ def test_one_cycle_equals_torchs(steps):
 def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path, fields, what):
     options = tiny_options("lr=1e30", "steps=40", *fields)
     line = error_line("fit", data, "--run", tmp_path / "run", *options, code=1)
-    assert line.startswith(f"the {what}; lower lr and resume from")
+    assert line.startswith(f"the {what}; lower lr and start again")
     assert not list_checkpoints(tmp_path / "run")
 
 
@@ -189,7 +189,7 @@ def test_a_data_set_that_changed_under_a_run_is_refused(tmp_path):
     fit(tiny_config("steps=1"), data, run, quiet=True)
     for number, counts, canvas, line in (
         (1, {"train": 22}, 31, r"frames \(30, 30\), the data set now has \(31, 31\)"),
-        (2, {"train": 23}, 30, "num_sequences is 22 in the saved state, 23 here"),
+        (2, {"train": 23}, 30, "is not the data set that the saved state is of"),
     ):
         data.rename(tmp_path / f"old-{number}")
         make_data(data, counts, fields=(f"canvas={canvas}", "frames=8"))
@@ -202,7 +202,7 @@ def test_a_set_made_again_with_another_seed_is_another_set(tmp_path):
     fit(tiny_config("steps=2"), tmp_path / "data", tmp_path / "run", quiet=True)
     shutil.rmtree(tmp_path / "data")
     make_data(tmp_path / "data", seed=2)
-    with pytest.raises(InputError, match=r"^the stream's shards_sha256 is "):
+    with pytest.raises(InputError, match=r"data: is not the data set that the saved state is of$"):
         fit(tiny_config("steps=2"), tmp_path / "data", tmp_path / "run", resume=True, quiet=True)
 
 

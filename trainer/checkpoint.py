@@ -101,10 +101,11 @@ def load_model(run: str | os.PathLike[str], device: str = "auto") -> VideoAutoen
 def restore_model(checkpoint: dict[str, Any], device: str = "auto") -> VideoAutoencoder:
     """Build the model of a checkpoint, on a device, ready to evaluate."""
     config: TrainConfig = parse_config(checkpoint["config"])
-    model = VideoAutoencoder(config.model, tuple(checkpoint["frame_shape"]))
     try:
-        model.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
+        with torch.device("meta"):  # sizes are compared before anything is allocated
+            model = VideoAutoencoder(config.model, tuple(checkpoint["frame_shape"]))
+        model.load_state_dict(checkpoint["model"], assign=True)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"the checkpoint does not fit its own config: {detail}") from error
     where = pick_device(device)

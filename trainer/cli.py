@@ -20,7 +20,9 @@ class OneLineErrors(click.Group):
         except (MmgenError, TrainerError, OSError, KeyboardInterrupt) as error:
             explained = explain(error)
             if isinstance(error, KeyboardInterrupt):
-                explained = ("interrupted: checkpoints are complete; go on with --resume", 130)
+                is_fit = ctx.invoked_subcommand == "fit"
+                how = ": checkpoints are complete; go on with --resume" if is_fit else ""
+                explained = (f"interrupted{how}", 130)
             if explained is None or ctx.params.get("traceback"):
                 raise
             click.echo(f"Error: {explained[0]}", err=True)
@@ -37,7 +39,9 @@ def main(traceback: bool) -> None:
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--preset", default="tutorial", show_default=True, help="Where to start.")
+@click.option(
+    "--preset", default="tutorial", show_default=True, help="tutorial (2048 units) or small."
+)
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with fields to change.")
 @click.option(
     "--set", "assignments", metavar="FIELD=VALUE", multiple=True, help="Set one field: hidden=256."
@@ -104,7 +108,7 @@ def evaluate(
 
     Example: mmtrain evaluate runs/easy data/easy
     """
-    from trainer.report import evaluate_run, metric_rows
+    from trainer.evaluation import evaluate_run, metric_rows
 
     result = evaluate_run(run, data, split, sequences, device)
     if as_json:

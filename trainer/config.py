@@ -66,16 +66,15 @@ class TrainConfig(Frozen):
     run: RunConfig = RunConfig()
 
 
-PRESETS: dict[str, tuple[TrainConfig, str]] = {
-    "tutorial": (TrainConfig(), "the model and recipe of the 2020 tutorial, hidden 2048"),
-    "small": (
-        TrainConfig(
-            data=DataConfig(batch_size=32),
-            model=ModelConfig(hidden=512, dropout=0.0),
-            optimizer=OptimizerConfig(lr=2e-3, schedule="one-cycle"),
-            run=RunConfig(steps=2_000, precision="auto"),
-        ),
-        "hidden 512, one-cycle: learns to see within minutes on two CPU cores",
+PRESETS: dict[str, TrainConfig] = {
+    # The model and recipe of the 2020 tutorial.
+    "tutorial": TrainConfig(),
+    # Learns to see within minutes on two CPU cores.
+    "small": TrainConfig(
+        data=DataConfig(batch_size=32),
+        model=ModelConfig(hidden=512, dropout=0.0),
+        optimizer=OptimizerConfig(lr=2e-3, schedule="one-cycle"),
+        run=RunConfig(steps=2_000, precision="auto"),
     ),
 }
 
@@ -87,26 +86,38 @@ def find_preset(name: str) -> TrainConfig:
     """Return the config of a named preset; InputError lists the names there are."""
     if name not in PRESETS:
         raise InputError(f"preset {name!r} does not exist; choose from: {', '.join(PRESETS)}")
-    return PRESETS[name][0]
+    return PRESETS[name]
 
 
 def load_config(
     preset: str = "tutorial", path: Path | None = None, assignments: Sequence[str] = ()
 ) -> TrainConfig:
-    """Resolve preset < TOML file (sections data, model, optimizer, run) < FIELD=VALUE."""
+    """Resolve preset < TOML file (fields alone or in sections) < FIELD=VALUE."""
     fields = find_preset(preset).model_dump()
     if path is not None:
-        from_file = read_toml(path)
-        # Checks names and values with the file's name in the message.
-        validated(TrainConfig, from_file, path)
-        for section, values in from_file.items():
-            fields[section] |= values
+        _merge_file(fields, path)
     parts = field_parts()
     for name, value in parse_assignments(assignments).items():
         if name not in parts:
             raise InputError(f"field {name!r} does not exist; fields are: {', '.join(parts)}")
         fields[parts[name]][name] = value
     return parse_config(fields)
+
+
+def _merge_file(fields: dict[str, Any], path: Path) -> None:
+    """Take the fields of a TOML file, in sections or without; problems are the file's."""
+    parts = field_parts()
+    sections: dict[str, Any] = {}
+    for name, value in read_toml(path).items():
+        if name in parts:
+            sections.setdefault(parts[name], {})[name] = value
+        elif isinstance(value, dict) and name in fields:
+            sections.setdefault(name, {}).update(value)
+        else:
+            sections[name] = value
+    validated(TrainConfig, sections, path)
+    for section, values in sections.items():
+        fields[section] |= values
 
 
 def parse_config(fields: dict[str, Any]) -> TrainConfig:

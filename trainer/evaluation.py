@@ -11,19 +11,57 @@ Letters: N sequences, B of them at a time, T frames, D values a frame.
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmgen.shard.reader import Split
+from mmgen.shard.manifest import canonical_json, write_atomic
+from mmgen.shard.reader import Split, open_dataset
 from trainer import losses
-from trainer.config import DataConfig
+from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
+from trainer.config import DataConfig, parse_config
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder, to_values
 from trainer.stream import in_order
+from trainer.world import one_line_when_out_of_memory
 
 _BATCH = 64
+_METRICS = ("mse", "mae", "ce")
+EVALUATION_NAME = "evaluation.json"
+
+
+@one_line_when_out_of_memory()
+def evaluate_run(
+    run: Path, data: Path, split: str, num_sequences: int | None, device: str
+) -> dict[str, Any]:
+    """Score a run's newest checkpoint on a split and keep the result in the run's folder."""
+    path = latest_checkpoint(run)
+    checkpoint = load_checkpoint(path)
+    sequences = open_dataset(data)[split]
+    model = restore_model(checkpoint, device)
+    config = parse_config(checkpoint["config"])
+    scores = evaluate(model, sequences, config.data, num_sequences)
+    result = scores | {"checkpoint": path.name, "data": str(data.resolve())}
+    write_atomic(run / EVALUATION_NAME, canonical_json(result))
+    return result
+
+
+def metric_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the table of an evaluation: a row a predictor, best known limits last."""
+    named = {
+        "prediction": result["prediction"],
+        **{f"{name} (prediction)": scores for name, scores in result["baselines"].items()},
+        "reconstruction": result["reconstruction"],
+    }
+    rows = [[name, *(_written(scores[m]) for m in _METRICS)] for name, scores in named.items()]
+    rows.append(["entropy floor (prediction)", "0.0", "0.0", _written(result["entropy_floor"])])
+    return rows
+
+
+def _written(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.1f}"
 
 
 @torch.inference_mode()
@@ -89,7 +127,8 @@ def _shortest(split: Split) -> int:
     # The config knows without opening every shard; a set without one has sequences of one length.
     frames = (split.manifest.config or {}).get("frames")
     low = str(frames).partition("..")[0]
-    return int(low) if low.isdecimal() else split.sequence_shape[0]
+    stored = split.sequence_shape[0]
+    return min(int(low), stored) if low.isdecimal() else stored
 
 
 def check_fits(model: VideoAutoencoder, split: Split, data: DataConfig) -> None:

@@ -5,10 +5,14 @@ undisturbed one's; clocks go to timing.jsonl.
 """
 
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from mmgen.shard.manifest import write_atomic
 
 _SPEAK_EVERY_S = 5.0
 
@@ -20,9 +24,18 @@ class RunLog:
     steps  how many there will be
     start  the step it begins after; later lines of an interrupted run are cut off
     quiet  nothing on stderr
+    is_due  which of the kept lines stay: the last ones of a run that grows longer do not
     """
 
-    def __init__(self, run: Path, steps: int, start: int = 0, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        run: Path,
+        steps: int,
+        start: int = 0,
+        *,
+        quiet: bool = False,
+        is_due: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> None:
         self.run = run
         self.steps = steps
         self.start = start
@@ -31,7 +44,7 @@ class RunLog:
         self._marked_step = start
         self._waited_s = 0.0
         for name in ("metrics.jsonl", "timing.jsonl"):
-            _cut_back(run / name, start)
+            _cut_back(run / name, start, is_due)
 
     def metrics(self, line: dict[str, Any]) -> None:
         """Append to metrics.jsonl; `line` has a step."""
@@ -68,6 +81,11 @@ class RunLog:
             f"{left_s / 60:.1f} min left"
         )
 
+    def sync(self) -> None:
+        """Bring metrics.jsonl onto the disk."""
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            os.fsync(file.fileno())
+
     def say(self, line: str) -> None:
         """Print a line on stderr."""
         if not self.quiet:
@@ -91,8 +109,6 @@ def _append(path: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def _cut_back(path: Path, step: int) -> None:
-    kept = [json.dumps(line) + "\n" for line in read_jsonl(path) if line["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+def _cut_back(path: Path, step: int, is_due: Callable[[dict[str, Any]], bool]) -> None:
+    kept = (line for line in read_jsonl(path) if line["step"] <= step and is_due(line))
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))

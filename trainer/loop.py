@@ -2,31 +2,32 @@
 
 import math
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmgen.shard.reader import DataSet, open_dataset
+from mmgen.shard.reader import DataSet, Split, open_dataset
 from trainer.checkpoint import (
     FORMAT,
     save_checkpoint,
     set_precision,
 )
-from trainer.config import OptimizerConfig, TrainConfig
+from trainer.config import OptimizerConfig, RunConfig, TrainConfig
 from trainer.errors import InputError, RunError
 from trainer.evaluation import check_lengths, evaluate
 from trainer.log import RunLog, read_jsonl
 from trainer.losses import mse_loss
 from trainer.model import VideoAutoencoder, to_values
-from trainer.run_folder import prepare_folder
+from trainer.run_folder import check_folder, prepare_folder
 from trainer.stream import SequenceStream
-from trainer.world import pick_device, pick_precision
+from trainer.world import one_line_when_out_of_memory, pick_device, pick_precision
 
 
+@one_line_when_out_of_memory()
 def fit(
     config: TrainConfig,
     data: Path,
@@ -49,16 +50,18 @@ def fit(
     stream = SequenceStream(dataset["train"], config.data.batch_size, seed=config.run.seed)
     check_lengths(dataset["train"], config.data)
     watched = _watched(dataset, config)
-    checkpoint = prepare_folder(config, data, run, resume=resume, overwrite=overwrite)
+    check_folder(run, config, resume=resume, overwrite=overwrite)
 
     torch.manual_seed(config.run.seed)
     model = VideoAutoencoder(config.model, stream.split.sequence_shape[1:]).to(device)
     set_precision(model, precision)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    # Nothing of an earlier run is thrown away before all this was possible.
+    checkpoint = prepare_folder(run, config, data, overwrite=overwrite)
     if checkpoint:
-        _restore(checkpoint, model, optimizer, stream)
+        _restore(checkpoint, model, optimizer, stream, device)
     steps, batch_size = config.run.steps, config.data.batch_size
-    log = RunLog(run, steps, stream.step, quiet=quiet)
+    log = RunLog(run, steps, stream.step, quiet=quiet, is_due=partial(_is_due, config.run))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     log.say(f"{num_parameters:,} parameters on {device}, products in {precision}")
     looked: dict[str, Any] = {}
@@ -72,7 +75,7 @@ def fit(
         rate = learning_rate(config.optimizer, step - 1, steps)
         losses = train_step(model, optimizer, batch.frames.to(device), config, rate)
         is_saved = step % config.run.checkpoint_every == 0 or step == steps
-        is_logged = step % config.run.log_every == 0 or step == steps
+        is_logged = _is_due(config.run, {"step": step})
         if is_saved or is_logged:
             numbers = {name: value.item() for name, value in losses.items()}
             _stop_unless_finite("loss", numbers["loss"], step)
@@ -80,12 +83,20 @@ def fit(
             log.metrics({"step": step, **numbers, "lr": rate})
             log.timing(step, batch_size)
             log.step(step, numbers["loss"], batch_size)
-        if step % config.run.eval_every == 0 or step == steps:
+        if _is_due(config.run, {"step": step, "val": {}}):
             looked = _look(model, watched, config, step, log)
         if is_saved:
-            _save(run, config, model, optimizer, stream)
+            log.sync()  # a checkpoint never outlives the lines before it
+            _save(run, config, model, optimizer, stream, device)
     batches.close()
     return looked or _last_look(run)
+
+
+def _is_due(config: RunConfig, line: dict[str, Any]) -> bool:
+    """Tell whether a line of metrics.jsonl is one that this config writes."""
+    every = config.eval_every if "val" in line else config.log_every
+    step: int = line["step"]
+    return step % every == 0 or step == config.steps
 
 
 def train_step(
@@ -135,16 +146,22 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-def _watched(dataset: DataSet, config: TrainConfig) -> Any:
+def _watched(dataset: DataSet, config: TrainConfig) -> Split | None:
     """Return the split that is looked at while training, None if the set has none."""
     if "val" not in dataset.splits:
         return None
-    check_lengths(dataset["val"], config.data)
-    return dataset["val"]
+    train, val = dataset["train"], dataset["val"]
+    check_lengths(val, config.data)
+    if val.sequence_shape[1:] != train.sequence_shape[1:]:
+        raise InputError(
+            f"{dataset.root}: frames of val are {val.sequence_shape[1:]}, of train "
+            f"{train.sequence_shape[1:]}"
+        )
+    return val
 
 
 def _look(
-    model: VideoAutoencoder, watched: Any, config: TrainConfig, step: int, log: RunLog
+    model: VideoAutoencoder, watched: Split | None, config: TrainConfig, step: int, log: RunLog
 ) -> dict[str, Any]:
     if watched is None:
         return {}
@@ -176,8 +193,8 @@ def _stop_unless_finite(name: str, value: float | None, step: int) -> None:
     if value is None or not math.isfinite(value):
         written = "not finite" if value is None else value
         raise RunError(
-            f"the {name} is {written} at step {step}; lower lr and resume from the last "
-            "checkpoint with a new run"
+            f"the {name} is {written} at step {step}; lower lr and start again with --overwrite, "
+            "or another --run"
         )
 
 
@@ -187,16 +204,17 @@ def _save(
     model: VideoAutoencoder,
     optimizer: torch.optim.Optimizer,
     stream: SequenceStream,
+    device: torch.device,
 ) -> None:
     checkpoint = {
         "format": FORMAT,
         "step": stream.step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "rng": _rng_state(),
+        "rng": _rng_state(device),
         "stream": stream.state_dict(),
         "config": config.model_dump(),
-        "version": version("moving-mnist"),
+        "version": _version(),
         "frame_shape": list(model.frame_shape),
     }
     save_checkpoint(run, checkpoint, config.run.keep_checkpoints)
@@ -207,22 +225,36 @@ def _restore(
     model: VideoAutoencoder,
     optimizer: torch.optim.Optimizer,
     stream: SequenceStream,
+    device: torch.device,
 ) -> None:
     if tuple(checkpoint["frame_shape"]) != model.frame_shape:
         raise InputError(
             f"the run was trained on frames {tuple(checkpoint['frame_shape'])}, the data set now "
             f"has {model.frame_shape}"
         )
-    model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
     stream.load_state_dict(checkpoint["stream"])
-    torch.set_rng_state(checkpoint["rng"]["cpu"])
-    if "cuda" in checkpoint["rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(checkpoint["rng"]["cuda"])
+    try:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        torch.set_rng_state(checkpoint["rng"]["cpu"])
+        if device.type == "cuda" and "cuda" in checkpoint["rng"]:
+            torch.cuda.set_rng_state(checkpoint["rng"]["cuda"], device)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the checkpoint of step {checkpoint['step']} does not fit its run "
+            f"({type(error).__name__}); remove it, or overwrite the run"
+        ) from error
 
 
-def _rng_state() -> dict[str, Tensor]:
-    states: dict[str, Callable[[], Tensor]] = {"cpu": torch.get_rng_state}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state
-    return {name: state() for name, state in states.items()}
+def _rng_state(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _version() -> str:
+    try:
+        return version("moving-mnist")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"

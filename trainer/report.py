@@ -11,49 +11,16 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from mmgen.shard.manifest import canonical_json, write_atomic
+from mmgen.shard.manifest import write_atomic
 from mmgen.shard.reader import open_dataset
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
-from trainer.evaluation import evaluate
+from trainer.evaluation import EVALUATION_NAME, metric_rows
 from trainer.log import read_jsonl
 from trainer.rollout import animation, roll_out_sequence
 
-_EVALUATION = "evaluation.json"
 _NUM_ROLLOUTS = 3
-_METRICS = ("mse", "mae", "ce")
-
-
-def evaluate_run(
-    run: Path, data: Path, split: str, num_sequences: int | None, device: str
-) -> dict[str, Any]:
-    """Score a run's newest checkpoint on a split and keep the result in the run's folder."""
-    path = latest_checkpoint(run)
-    checkpoint = load_checkpoint(path)
-    sequences = open_dataset(data)[split]
-    model = restore_model(checkpoint, device)
-    config = parse_config(checkpoint["config"])
-    scores = evaluate(model, sequences, config.data, num_sequences)
-    result = scores | {"checkpoint": path.name, "data": str(data.resolve())}
-    write_atomic(run / _EVALUATION, canonical_json(result))
-    return result
-
-
-def metric_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return the table of an evaluation: a row a predictor, best known limits last."""
-    named = {
-        "prediction": result["prediction"],
-        **{f"{name} (prediction)": scores for name, scores in result["baselines"].items()},
-        "reconstruction": result["reconstruction"],
-    }
-    rows = [[name, *(_written(scores[m]) for m in _METRICS)] for name, scores in named.items()]
-    rows.append(["entropy floor (prediction)", "0.0", "0.0", _written(result["entropy_floor"])])
-    return rows
-
-
-def _written(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.1f}"
 
 
 def write_report(run: Path, out: Path, device: str) -> None:
@@ -63,7 +30,7 @@ def write_report(run: Path, out: Path, device: str) -> None:
     checkpoint = load_checkpoint(latest_checkpoint(run))
     config = parse_config(checkpoint["config"])
     lines = read_jsonl(run / "metrics.jsonl")
-    evaluation = _read_evaluation(run / _EVALUATION)
+    evaluation = _read_evaluation(run / EVALUATION_NAME)
     rollouts: list[str] = []
     if evaluation:
         sequences = open_dataset(evaluation["data"])[evaluation["split"]]
@@ -95,7 +62,11 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
     try:
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         metric_rows(evaluation)
-    except (ValueError, KeyError, TypeError) as error:
+        named = {"model": evaluation["prediction"], **evaluation["baselines"]}
+        complete = all(scores["per_frame"]["mse"] for scores in named.values())
+        if not complete or not all(evaluation[key] for key in ("data", "split", "sequences")):
+            raise ValueError("empty")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: does not parse; run `mmtrain evaluate` again") from error
     return evaluation
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mmgen.shard.manifest import write_atomic
 from mmgen.shard.reader import Split, open_dataset
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
@@ -89,10 +90,7 @@ def write_rollout(path: Path, rollout: Rollout) -> None:
     """Write an animation (.gif) or a strip (.png), as `check_picture` allows."""
     check_picture(path)
     draw = animation if path.suffix.lower() == ".gif" else strip
-    try:
-        path.write_bytes(draw(rollout))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    write_atomic(path, draw(rollout))
 
 
 def animation(rollout: Rollout) -> bytes:

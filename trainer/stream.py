@@ -81,6 +81,8 @@ class SequenceStream:
 
         raises  InputError if the order would differ
         """
+        if state.get("shards_sha256") != self._shards_sha256():
+            raise InputError(f"{self.split.root}: is not the data set that the saved state is of")
         for name, value in self._fixed().items():
             if state.get(name) != value:
                 raise InputError(
@@ -89,7 +91,7 @@ class SequenceStream:
         self.step = state["step"]
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Yield batches from the current step on, for ever."""
+        """Yield batches from the current step on, for ever; one iterator at a time."""
         with ThreadPoolExecutor(1, thread_name_prefix="shards") as reader:
             waiting: deque[Future[Batch]] = deque()
             try:

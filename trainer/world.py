@@ -1,8 +1,11 @@
 """Where a run happens: the device, and what its matrix products can be rounded to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from trainer.errors import InputError
+from trainer.errors import InputError, RunError
 
 
 def pick_device(name: str) -> torch.device:
@@ -38,3 +41,16 @@ def _cpu_multiplies_bf16() -> bool:
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return any(check() for check in checks)
+
+
+@contextmanager
+def one_line_when_out_of_memory() -> Iterator[None]:
+    """Say what to lower where the device, or the machine, has too little memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        # CUDA has a class of its own for this; the CPU's allocator has only its words.
+        is_cuda = isinstance(error, torch.cuda.OutOfMemoryError)
+        if is_cuda or "can't allocate memory" in str(error):
+            raise RunError("not enough memory; lower batch_size, hidden or layers") from error
+        raise

@@ -131,6 +131,8 @@ def _read_split(split: str, fields: _Fields) -> SplitEntry:
         shards.append(
             ShardEntry(name, first, count, shard.count("bytes"), shard.take("sha256", str))
         )
+    if next_first == 0:
+        raise InputError(f"{fields.where}: has no sequences; such a split is left out")
     if (count := fields.count("count")) != next_first:
         raise InputError(f"{fields.where}: count is {count}, its shards hold {next_first}")
     return SplitEntry(count, tuple(shards))
@@ -151,11 +153,11 @@ def read_json_file(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def write_atomic(path: Path, content: str) -> None:
-    """Write a text file under a partial name, then rename: its final name means complete."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a small file under a partial name, then rename: its final name means complete."""
     partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(content)
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     replace_durably(partial, path)

@@ -315,7 +315,7 @@ def _unlocked(path: Path) -> Any:
 def _check_origin(path: Path, file: Any, split: Split) -> None:
     expected = {"format": schema.FORMAT, "seed": split.manifest.seed, "split": split.name}
     for name, value in expected.items():
-        if (found := file.attrs.get(name)) != value:
+        if (found := schema.plain(file.attrs.get(name))) != value:
             raise ShardError(
                 f"{path}: is a shard of another data set ({name} is {found}, the manifest says "
                 f"{value}); {_REMEDY}"
@@ -339,8 +339,8 @@ def _check_contents(
     if math.prod(frames.chunks or ()) > schema.MAX_SEQUENCE_BYTES:
         raise ShardError(f"{path}: frames promises more than the file can hold; {_REMEDY}")
     sequence_bytes = int(np.prod(frames.shape[1:], dtype=object))
-    is_video = frames.dtype == np.uint8 and (frames.ndim == 4 or frames.shape[4:] == (3,))
-    if not is_video or not 0 < sequence_bytes <= schema.MAX_SEQUENCE_BYTES:
+    holds_sequences = frames.dtype == np.uint8 and (frames.ndim == 4 or frames.shape[4:] == (3,))
+    if not holds_sequences or not 0 < sequence_bytes <= schema.MAX_SEQUENCE_BYTES:
         raise ShardError(f"{path}: frames are {frames.dtype} {frames.shape}; {_REMEDY}")
     num_frames, checksum = file["num_frames"], file[schema.CHECKSUM]
     if num_frames.shape != (entry.count,) or checksum.shape != (entry.count,):

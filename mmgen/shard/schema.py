@@ -61,15 +61,24 @@ def default_shard_size(sequence_shape: tuple[int, ...]) -> int:
     return max(1, min(MAX_SHARD_SEQUENCES, MAX_SHARD_BYTES // sequence_bytes))
 
 
+def plain(value: Any) -> Any:
+    """Return a root attribute as it was before it became fixed-length text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def attributes(
     config_json: str, seed: int, split: str, glyphs_sha256: str, version: str
 ) -> dict[str, Any]:
-    """Return the root attributes that let a lone shard explain itself."""
+    """Return the root attributes that let a lone shard explain itself.
+
+    Text is UTF-8 bytes of fixed length: HDF5 checks those with the file's own checksums, and loops
+    for ever on some damage to strings of variable length.
+    """
     return {
         "format": FORMAT,
-        "config": config_json,
+        "config": np.bytes_(config_json.encode()),
         "seed": seed,
-        "split": split,
-        "glyphs_sha256": glyphs_sha256,
-        "version": version,
+        "split": np.bytes_(split.encode()),
+        "glyphs_sha256": np.bytes_(glyphs_sha256.encode()),
+        "version": np.bytes_(version.encode()),
     }

@@ -146,8 +146,9 @@ def origin_problem(path: Path, attributes: Mapping[str, Any], first: int, count:
     try:
         with schema.HDF5_LOCK, h5py.File(path, "r", locking=False) as file:
             for name, value in attributes.items():
-                if name != "version" and (found := file.attrs.get(name)) != value:
-                    return f"is a shard of another request ({name} is {found}, not {value})"
+                there, wanted = schema.plain(file.attrs.get(name)), schema.plain(value)
+                if name != "version" and there != wanted:
+                    return f"is a shard of another request ({name} is {there}, not {wanted})"
             index = file["index"]
             if index.shape != (count,) or index[0] != first:
                 return f"does not hold the {count} sequences from {first} on"
