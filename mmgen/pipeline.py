@@ -11,10 +11,11 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -280,14 +281,17 @@ def _write_request(out: Path, request: Request) -> None:
     path = out / schema.REQUEST_NAME
     if path.exists():
         return
-    mine = path.with_name(f"{path.name}.{os.getpid()}{schema.PARTIAL_SUFFIX}")
-    with mine.open("w", encoding="utf-8") as file:
+    mine = path.with_name(f"{path.name}.{uuid4().hex}{schema.PARTIAL_SUFFIX}")
+    with mine.open("x", encoding="utf-8") as file:
         file.write(request.to_json())
         file.flush()
         os.fsync(file.fileno())
-    # Another writer may be first, and clear ours away: the check behind the lock decides.
-    with suppress(FileExistsError, FileNotFoundError):
+    try:
         os.link(mine, path)
+    except (FileExistsError, FileNotFoundError):
+        pass  # another writer was first, or cleared ours away: the check behind the lock decides
+    except OSError:  # a file system without hard links
+        mine.replace(path)
     mine.unlink(missing_ok=True)
 
 

@@ -212,3 +212,9 @@ def test_a_reader_that_leaves_early_is_no_error(start_python, small_dataset):
     process = start_python("-m", "mmgen", "info", small_dataset)
     process.stdout.close()
     assert process.stderr.read() == ""
+
+
+def test_data_and_a_config_exclude_each_other_in_preview(run_mmgen, out):
+    told = run_mmgen("preview", out, "--seed", 5, "-o", out / "a.png", code=2).stderr
+    assert told.endswith("Error: DATA has its own config and seed; leave out the others\n")
+    assert "2 sequences of" in run_mmgen("preview", out, "-o", out / "a.png").stdout

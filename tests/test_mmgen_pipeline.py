@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import mmgen
 from mmgen.errors import InputError, ShardError
 from mmgen.pipeline import generate_dataset
+from mmgen.verify import find_damage
 
 COUNTS = {"train": 20, "val": 3, "test": 9}  # as `small_dataset`, seed 5, shards of 7
 SHARD = "train/train-000001.h5"
@@ -321,3 +324,32 @@ main(["generate", sys.argv[1]])
     assert err.startswith(f"Error: {tmp_path}/a/")
     assert "File too large" in err
     assert not list(tmp_path.rglob("*.h5*"))
+
+
+def test_of_two_first_writers_one_wins(tmp_path, generate):
+    """Both may see an empty folder; then request, shards and manifest are of one of them."""
+    for trial in range(8):
+        out = tmp_path / str(trial)
+        start = threading.Barrier(2)
+
+        def write(seed, out=out, start=start):
+            start.wait()
+            try:
+                generate(out, seed=seed)
+            except InputError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(2) as pool:
+            refused = list(pool.map(write, (1, 2)))
+        winner = mmgen.open(out).manifest.seed
+        assert refused[winner - 1] is None
+        assert str(out) in refused[2 - winner]
+        assert json.loads((out / "request.json").read_text())["seed"] == winner
+        assert not list(find_damage(mmgen.open(out), lambda _: None))
+        assert not list(out.rglob("*.partial"))
+
+
+def test_an_equal_request_may_be_written_otherwise(copied_dataset, generate):
+    request = copied_dataset / "request.json"
+    request.write_text(json.dumps(json.loads(request.read_text())))
+    generate(copied_dataset)

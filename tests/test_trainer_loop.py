@@ -23,7 +23,7 @@ from trainer_data import (
 from mmgen.errors import ShardError
 from trainer.checkpoint import list_checkpoints, load_checkpoint
 from trainer.config import OptimizerConfig
-from trainer.errors import InputError
+from trainer.errors import InputError, RunError
 from trainer.log import read_jsonl
 from trainer.loop import fit, learning_rate
 from trainer.order import batch_indices
@@ -211,3 +211,24 @@ def test_resuming_a_finished_run_tells_its_last_look(data, tmp_path):
     looked = fit(config, data, tmp_path / "run", quiet=True)
     assert fit(config, data, tmp_path / "run", resume=True, quiet=True) == looked
     assert looked["step"] == 2
+
+
+def test_overwriting_keeps_the_old_run_until_the_new_one_can_begin(data, tmp_path):
+    run = tmp_path / "run"
+    fit(tiny_config("steps=2"), data, run, quiet=True)
+    kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"^not enough memory; lower batch_size, hidden or layers$"):
+        fit(tiny_config("hidden=2000000"), data, run, overwrite=True, quiet=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == kept
+    fit(tiny_config("steps=1"), data, run, overwrite=True, quiet=True)
+    assert [path.name for path in list_checkpoints(run)] == ["step-00000001.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_grows_longer_equals_one_that_was_long(data, tmp_path):
+    grid = ("log_every=3", "eval_every=5", "checkpoint_every=2")
+    fit(tiny_config("steps=8", *grid), data, tmp_path / "long", quiet=True)
+    fit(tiny_config("steps=4", *grid), data, tmp_path / "grown", quiet=True)
+    fit(tiny_config("steps=8", *grid), data, tmp_path / "grown", resume=True, quiet=True)
+    files = [tmp_path / run / "metrics.jsonl" for run in ("long", "grown")]
+    assert files[0].read_bytes() == files[1].read_bytes()
