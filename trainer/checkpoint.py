@@ -15,7 +15,7 @@ from mmgen.shard.manifest import replace_durably
 from trainer.config import TrainConfig, parse_config
 from trainer.errors import InputError, RunError
 from trainer.model import VideoAutoencoder
-from trainer.world import pick_device, pick_precision
+from trainer.world import pick_device, pick_precision, product_dtype
 
 FORMAT = 1
 _FOLDER = "checkpoints"
@@ -109,10 +109,5 @@ def restore_model(checkpoint: dict[str, Any], device: str = "auto") -> VideoAuto
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"the checkpoint does not fit its own config: {detail}") from error
     where = pick_device(device)
-    set_precision(model, pick_precision(config.run.precision, where))
+    model.round_products(product_dtype(pick_precision(config.run.precision, where)))
     return model.to(where).eval()
-
-
-def set_precision(model: VideoAutoencoder, precision: str) -> None:
-    """Round matrix products as a resolved precision, fp32 or bf16, says."""
-    model.round_products(torch.bfloat16 if precision == "bf16" else None)

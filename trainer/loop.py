@@ -14,7 +14,6 @@ from mmgen.shard.reader import DataSet, Split, open_dataset
 from trainer.checkpoint import (
     FORMAT,
     save_checkpoint,
-    set_precision,
 )
 from trainer.config import OptimizerConfig, RunConfig, TrainConfig
 from trainer.errors import InputError, RunError
@@ -24,7 +23,12 @@ from trainer.losses import mse_loss
 from trainer.model import VideoAutoencoder, to_values
 from trainer.run_folder import check_folder, prepare_folder
 from trainer.stream import SequenceStream
-from trainer.world import one_line_when_out_of_memory, pick_device, pick_precision
+from trainer.world import (
+    one_line_when_out_of_memory,
+    pick_device,
+    pick_precision,
+    product_dtype,
+)
 
 
 @one_line_when_out_of_memory()
@@ -54,7 +58,7 @@ def fit(
 
     torch.manual_seed(config.run.seed)
     model = VideoAutoencoder(config.model, stream.split.sequence_shape[1:]).to(device)
-    set_precision(model, precision)
+    model.round_products(product_dtype(precision))
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     # Nothing of an earlier run is thrown away before all this was possible.
     checkpoint = prepare_folder(run, config, data, overwrite=overwrite)

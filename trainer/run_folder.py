@@ -36,13 +36,14 @@ def prepare_folder(
     run: Path, config: TrainConfig, data: Path, *, overwrite: bool
 ) -> dict[str, Any] | None:
     """Make a checked folder a run of this config; return the checkpoint to go on from, if any."""
+    whole = run.resolve()  # `.` and links cannot be renamed
+    old = whole.with_name(f"{whole.name}.old.partial")  # whole or gone, never half a run
+    if overwrite:
+        shutil.rmtree(old, ignore_errors=True)  # left by a call that was killed here
     if _stored_config(run) is not None:
         if not overwrite:
             checkpoints = list_checkpoints(run)
             return load_checkpoint(checkpoints[-1]) if checkpoints else None
-        whole = run.resolve()  # `.` and links cannot be renamed
-        old = whole.with_name(f"{whole.name}.old.partial")  # whole or gone, never half a run
-        shutil.rmtree(old, ignore_errors=True)
         whole.rename(old)
         shutil.rmtree(old)
     run.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,11 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if _cpu_multiplies_bf16() else "fp32"
 
 
+def product_dtype(precision: str) -> torch.dtype | None:
+    """Return what the factors of matrix products are rounded to; None leaves them as they are."""
+    return torch.bfloat16 if precision == "bf16" else None
+
+
 def _cpu_multiplies_bf16() -> bool:
     # torch has no public question for this; a release without these names means fp32.
     checks = (
