@@ -26,6 +26,10 @@ class Block:
     label   int16 (N, K)    glyph_index  int32 (N, K)    -1 where a sequence has fewer digits
     position, velocity  float32 (N, T, K, 2): top-left (y, x) in px; px per frame with which the
                         digit leaves the frame; NaN without digit or frame
+    angle, scale  float32 (N, T, K): degrees; 1 = unscaled; NaN without digit or frame
+    box      int16 (N, T, K, 4): y0, x0, y1, x1 of the digit's own ink, half open; -1 if none
+    visible  float32 (N, T, K): share of its ink that no other digit hides; 0 if none
+    bounced  bool (N, T, K): touched a wall in the step into the frame
     index   int64 (N,), place of each sequence in its split
     """
 
@@ -35,6 +39,11 @@ class Block:
     glyph_index: NDArray[np.int32]
     position: NDArray[np.float32]
     velocity: NDArray[np.float32]
+    angle: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    box: NDArray[np.int16]
+    visible: NDArray[np.float32]
+    bounced: NDArray[np.bool_]
     index: NDArray[np.int64]
 
 
@@ -68,6 +77,7 @@ def render(
     frames = np.empty(shape, np.uint8) if out is None else _checked(out, shape)
     position = np.empty((*shape[:2], config.digits.high, 2), np.float32)
     velocity = np.empty_like(position)
+    bounced = np.empty(position.shape[:3], np.bool_)
     kernels.move_bounce(
         drawn.num_frames,
         drawn.glyph_index,
@@ -77,11 +87,27 @@ def render(
         travel,
         position,
         velocity,
+        bounced,
     )
     _paint(glyphs, drawn, position, frames)
     label = glyphs.labels[drawn.glyph_index].astype(np.int16)
     label[drawn.glyph_index < 0] = -1
-    return Block(frames, drawn.num_frames, label, drawn.glyph_index, position, velocity, index)
+    box, visible = _measure(glyphs, drawn, position)
+    is_absent = np.isnan(position[..., 0])
+    return Block(
+        frames,
+        drawn.num_frames,
+        label,
+        drawn.glyph_index,
+        position,
+        velocity,
+        np.where(is_absent, np.float32(np.nan), np.float32(0)),
+        np.where(is_absent, np.float32(np.nan), np.float32(1)),
+        box,
+        visible,
+        bounced,
+        index,
+    )
 
 
 def _paint(
@@ -94,6 +120,30 @@ def _paint(
         kernels.paint_max_vector(glyphs.padded(vector), *placed)
     else:
         kernels.paint_max(glyphs.images, *placed)
+
+
+def _measure(
+    glyphs: GlyphSet, drawn: Draws, position: NDArray[np.float32]
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    box = np.empty((*position.shape[:3], 4), np.int16)
+    visible = np.empty(position.shape[:3], np.float32)
+    measured = (
+        glyphs.images,
+        glyphs.ink_box,
+        glyphs.num_ink,
+        drawn.glyph_index,
+        drawn.num_frames,
+        position,
+        box,
+        visible,
+    )
+    height, width = glyphs.images.shape[1:]
+    if width <= kernels.VECTOR_PX and kernels.IS_JITTED:
+        room = (position.shape[2], height, width + 2 * kernels.VECTOR_PX)
+        kernels.measure_max_vector(*measured, np.zeros(room, np.uint8))
+    else:
+        kernels.measure_max(*measured)
+    return box, visible
 
 
 def block_length(config: GeneratorConfig) -> int:

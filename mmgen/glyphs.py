@@ -45,6 +45,26 @@ class GlyphSet:
         digest.update(self.labels.data)
         return digest.hexdigest()
 
+    @cached_property
+    def num_ink(self) -> NDArray[np.int32]:
+        """Number of pixels with ink of each glyph, int32 (N,)."""
+        num_ink: NDArray[np.int32] = (self.images > 0).sum(axis=(1, 2), dtype=np.int32)
+        return num_ink
+
+    @cached_property
+    def ink_box(self) -> NDArray[np.int16]:
+        """Tight box of each glyph's ink, int16 (N, 4): y0, x0, y1, x1, half open; 0 if none."""
+        sides = []
+        for axis in (2, 1):
+            has_ink = self.images.max(axis) > 0
+            first = has_ink.argmax(1)
+            last = has_ink.shape[1] - has_ink[:, ::-1].argmax(1)
+            sides.append((first, last))
+        (top, bottom), (left, right) = sides
+        box = np.stack([top, left, bottom, right], 1).astype(np.int16)
+        box[self.num_ink == 0] = 0
+        return box
+
     def padded(self, width: int) -> NDArray[np.uint8]:
         """Return the bitmaps with columns without ink on both sides: (N, h, 2 * width - w)."""
         pad = width - self.images.shape[2]

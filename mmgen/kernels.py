@@ -137,6 +137,7 @@ def move_bounce(
     travel,
     position,
     velocity,
+    bounced,
 ):
     """Move digits in straight lines; a step past a wall ends on it and turns that component round.
 
@@ -147,7 +148,9 @@ def move_bounce(
     travel    int64 (2,), canvas minus glyph, (y, x) in px
     position  float32 (N, T, K, 2), whole px, NaN where there is no digit or frame
     velocity  float32 (N, T, K, 2), px per frame with which the digit leaves the frame
+    bounced   bool (N, T, K), touched a wall in the step into the frame
     """
+    bounced[:] = False
     for n in range(position.shape[0]):
         for k in range(position.shape[2]):
             for axis in range(2):
@@ -169,9 +172,11 @@ def move_bounce(
                     if at <= 0.0:
                         at = 0.0
                         heading = -heading
+                        bounced[n, t, k] = bounced[n, t, k] or travel[axis] > 0
                     if at >= 1.0:
                         at = 1.0
                         heading = -heading
+                        bounced[n, t, k] = bounced[n, t, k] or travel[axis] > 0
                     position[n, t, k, axis] = np.float32(np.int64(reach * at))
                     velocity[n, t, k, axis] = np.float32(heading * speed_px[n, k])
 
@@ -249,3 +254,143 @@ def paint_max_vector(padded, glyph_index, num_frames, position, frames):
                 source = padded.ctypes.data + np.uint64(ink)
                 for y in range(height):
                     _max_vector(into + np.uint64(y * canvas_width), source + np.uint64(y * row_px))
+
+
+@kernel
+def measure_max(images, ink_box, num_ink, glyph_index, num_frames, position, box, visible):
+    """Measure where each digit's ink is on the canvas, and how much of it `paint_max` lets show.
+
+    images   uint8 (G, h, w)    ink_box  int16 (G, 4), y0 x0 y1 x1    num_ink  int32 (G,), pixels
+    box      int16 (N, T, K, 4), tight box of the digit's own ink, half open; -1 if there is none
+    visible  float32 (N, T, K), share of its ink where it is the brightest; of equals the lower
+             digit number shows; 0 if there is none
+    """
+    for n in range(box.shape[0]):
+        for t in range(box.shape[1]):
+            for k in range(box.shape[2]):
+                glyph = glyph_index[n, k]
+                if glyph < 0 or t >= num_frames[n] or num_ink[glyph] == 0:
+                    box[n, t, k] = -1
+                    visible[n, t, k] = 0.0
+                    continue
+                for side in range(4):
+                    corner = np.int64(position[n, t, k, side % 2])
+                    box[n, t, k, side] = ink_box[glyph, side] + corner
+                hidden = 0
+                for other in range(box.shape[2]):
+                    if other != k and glyph_index[n, other] >= 0:
+                        hidden += _hidden_by(images, glyph_index[n], position[n, t], k, other)
+                visible[n, t, k] = (num_ink[glyph] - hidden) / num_ink[glyph]
+
+
+@kernel
+def _hidden_by(images, glyph_index, position, k, other):
+    """Count the ink of digit k that `other` hides and no digit numbered below `other` does."""
+    height, width = images.shape[1], images.shape[2]
+    glyph = images[glyph_index[k]]
+    down = np.int64(position[other, 0]) - np.int64(position[k, 0])
+    right = np.int64(position[other, 1]) - np.int64(position[k, 1])
+    hidden = 0
+    for y in range(max(0, down), min(height, height + down)):
+        for x in range(max(0, right), min(width, width + right)):
+            ink = glyph[y, x]
+            if ink == 0 or not _hides(images, glyph_index, other, y - down, x - right, ink, k):
+                continue
+            is_new = True
+            for lower in range(other):
+                if lower == k or glyph_index[lower] < 0:
+                    continue
+                row = y + np.int64(position[k, 0]) - np.int64(position[lower, 0])
+                column = x + np.int64(position[k, 1]) - np.int64(position[lower, 1])
+                is_inside = 0 <= row < height and 0 <= column < width
+                if is_inside and _hides(images, glyph_index, lower, row, column, ink, k):
+                    is_new = False
+            if is_new:
+                hidden += 1
+    return hidden
+
+
+@kernel
+def _hides(images, glyph_index, other, row, column, ink, k):
+    """Tell whether a pixel of digit `other` owns the place of digit k's ink."""
+    there = images[glyph_index[other], row, column]
+    return there > ink or (there == ink and other < k)
+
+
+@kernel
+def measure_max_vector(
+    images, ink_box, num_ink, glyph_index, num_frames, position, box, visible, padded
+):
+    """Do as `measure_max`, a row an instruction, for glyphs up to VECTOR_PX wide.
+
+    padded  uint8 (K, h, VECTOR_PX + w + VECTOR_PX), zeros: room for the glyphs of a sequence, with
+            columns without ink that a row of one glyph beside another may reach into
+    """
+    height, width = images.shape[1], images.shape[2]
+    row_px = padded.shape[2]
+    start = padded.ctypes.data
+    for n in range(box.shape[0]):
+        for k in range(box.shape[2]):
+            if glyph_index[n, k] >= 0:
+                padded[k, :, VECTOR_PX : VECTOR_PX + width] = images[glyph_index[n, k]]
+        for t in range(box.shape[1]):
+            for k in range(box.shape[2]):
+                glyph = glyph_index[n, k]
+                if glyph < 0 or t >= num_frames[n] or num_ink[glyph] == 0:
+                    box[n, t, k] = -1
+                    visible[n, t, k] = 0.0
+                    continue
+                top, left = np.int64(position[n, t, k, 0]), np.int64(position[n, t, k, 1])
+                box[n, t, k, 0] = ink_box[glyph, 0] + top
+                box[n, t, k, 1] = ink_box[glyph, 1] + left
+                box[n, t, k, 2] = ink_box[glyph, 2] + top
+                box[n, t, k, 3] = ink_box[glyph, 3] + left
+                hidden = 0
+                for y in range(ink_box[glyph, 0], ink_box[glyph, 2]):
+                    mine = (k * height + y) * row_px + VECTOR_PX
+                    mask = np.uint32(0)
+                    for other in range(box.shape[2]):
+                        row = y + top - np.int64(position[n, t, other, 0])
+                        right = np.int64(position[n, t, other, 1]) - left
+                        if other == k or glyph_index[n, other] < 0:
+                            continue
+                        if 0 <= row < height and -width < right < width:
+                            theirs = (other * height + row) * row_px + VECTOR_PX - right
+                            mask |= _hiding_mask(
+                                start + np.uint64(mine), start + np.uint64(theirs), other < k
+                            )
+                    hidden += _count_bits(mask)
+                visible[n, t, k] = (num_ink[glyph] - hidden) / num_ink[glyph]
+
+
+@intrinsic
+def _hiding_mask(_context, mine, theirs, wins_ties):
+    """Compare VECTOR_PX bytes at two addresses; a bit is set where theirs owns the place of ink."""
+    from llvmlite import ir
+    from numba import types
+
+    def emit(context, builder, _signature, arguments):
+        vector = ir.VectorType(ir.IntType(8), VECTOR_PX)
+        mine, theirs = (
+            builder.load(builder.inttoptr(address, vector.as_pointer()), align=1)
+            for address in arguments[:2]
+        )
+        wins_ties = builder.icmp_unsigned("!=", arguments[2], arguments[2].type(0))
+        brighter = builder.icmp_unsigned(">", theirs, mine)
+        as_bright = builder.icmp_unsigned(">=", theirs, mine)
+        owns = builder.select(wins_ties, as_bright, brighter)
+        has_ink = builder.icmp_unsigned("!=", mine, ir.Constant(vector, None))
+        return builder.bitcast(builder.and_(owns, has_ink), ir.IntType(VECTOR_PX))
+
+    return types.uint32(types.uintp, types.uintp, types.boolean), emit
+
+
+@intrinsic
+def _count_bits(_context, mask):
+    """Count the bits that are set."""
+    from numba import types
+
+    def emit(context, builder, _signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint32(types.uint32), emit

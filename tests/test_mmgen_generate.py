@@ -15,6 +15,7 @@ from mmgen.config import GeneratorConfig, IntRange
 from mmgen.generate import render
 from mmgen.glyphs import load_glyphs
 
+MEASURED = ("angle", "scale", "box", "visible", "bounced")
 GOLDEN = Path(__file__).parent / "golden" / "srivastava.json"
 
 
@@ -92,14 +93,65 @@ def test_no_glyph_crosses_a_split():
     assert len(set.union(*pools)) == sum(map(len, pools)) == 70_000
 
 
+def layers(case, block, t):
+    """Return each digit alone on the canvas at frame t, int (K, H, W)."""
+    height, width = case.glyphs.images.shape[1:]
+    alone = np.zeros((block.label.shape[1], *block.frames.shape[2:]), int)
+    for k, glyph in enumerate(block.glyph_index[0]):
+        if glyph >= 0 and t < block.num_frames[0]:
+            top, left = block.position[0, t, k].astype(int)
+            alone[k, top : top + height, left : left + width] = case.glyphs.images[glyph]
+    return alone
+
+
+@given(cases())
+def test_boxes_and_visible_shares_are_those_of_the_pixels(case):
+    block = draw_again(case, [case.index])
+    for t in range(block.frames.shape[1]):
+        alone = layers(case, block, t)
+        assert np.array_equal(alone.max(0), block.frames[0, t])
+        for k, ink in enumerate(alone):
+            rows, columns = np.nonzero(ink)
+            box, share = [-1] * 4, 0.0
+            if rows.size:
+                box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+                hidden = (alone[:k] >= ink).any(0) | (alone[k + 1 :] > ink).any(0)
+                share = (rows.size - np.count_nonzero(hidden & (ink > 0))) / rows.size
+            assert block.box[0, t, k].tolist() == box
+            assert block.visible[0, t, k] == np.float32(share)
+
+
+@given(cases())
+def test_bounces_are_where_a_velocity_turns_round(case):
+    block = draw_again(case, range(case.index, case.index + 4))
+    turned = (block.velocity[:, 1:] * block.velocity[:, :-1] < 0).any(-1)
+    assert np.array_equal(turned, block.bounced[:, 1:])
+
+
+@given(cases())
+def test_what_does_not_turn_or_grow_says_so(case):
+    block = draw_again(case, [case.index])
+    is_absent = np.isnan(block.position[..., 0])
+    assert np.array_equal(np.isnan(block.angle), is_absent)
+    assert (block.angle[~is_absent] == 0).all()
+    assert (block.scale[~is_absent] == 1).all()
+    assert not block.bounced[is_absent].any()
+
+
 def test_golden_bytes():
-    frames, annotations = hashlib.sha256(), hashlib.sha256()
+    frames, annotations, truth = (hashlib.sha256() for _ in range(3))
     for split in SPLITS:
         block = render("srivastava", 4, split=split, seed=0)
         frames.update(block.frames)
-        for name in sorted(vars(block).keys() - {"frames"}):
+        for name in sorted(vars(block).keys() - {"frames", *MEASURED}):
             annotations.update(getattr(block, name))
-    found = {"frames": frames.hexdigest(), "annotations": annotations.hexdigest()}
+        for name in MEASURED:
+            truth.update(getattr(block, name))
+    found = {
+        "frames": frames.hexdigest(),
+        "annotations": annotations.hexdigest(),
+        "truth": truth.hexdigest(),
+    }
     golden = json.loads(GOLDEN.read_text())
     assert found | {"rendering": GeneratorConfig().rendering} == golden, "never changes a pixel"
 

@@ -55,7 +55,7 @@ def test_a_place_outside_the_split_is_an_index_error(small_dataset, index):
 
 def test_plain_h5py_reads_every_dataset_of_the_format(small_dataset, small_config):
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \(([^)]*)\) \|", FORMAT, re.MULTILINE)
-    sizes = {"N": 7, "T": 5, "H": 32, "W": 40, "K": 2, "2": 2}
+    sizes = {"N": 7, "T": 5, "H": 32, "W": 40, "K": 2, "2": 2, "4": 4}
     block = mmgen.render(small_config, 7, split="train", seed=5)
     with h5py.File(small_dataset / SHARD) as file:
         assert sorted(name for name, _, _ in rows) == sorted(file)

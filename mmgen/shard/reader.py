@@ -37,6 +37,7 @@ class Sequence:
 
     frames  uint8 (T, H, W) or (T, H, W, 3), zero past num_frames
     label, glyph_index  (K,)      position, velocity  float32 (T, K, 2), (y, x) in px
+    angle, scale, visible  float32 (T, K)    box  int16 (T, K, 4)    bounced  bool (T, K)
     """
 
     frames: NDArray[np.uint8]
@@ -46,6 +47,11 @@ class Sequence:
     glyph_index: NDArray[np.int32] | None = None
     position: NDArray[np.float32] | None = None
     velocity: NDArray[np.float32] | None = None
+    angle: NDArray[np.float32] | None = None
+    scale: NDArray[np.float32] | None = None
+    box: NDArray[np.int16] | None = None
+    visible: NDArray[np.float32] | None = None
+    bounced: NDArray[np.bool_] | None = None
 
 
 _OPTIONAL = tuple(field.name for field in fields(Sequence) if field.default is None)

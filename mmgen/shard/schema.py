@@ -43,6 +43,11 @@ ANNOTATIONS: dict[str, Annotation] = {
     "glyph_index": Annotation(np.int32, ("K",)),
     "position": Annotation(np.float32, ("T", "K", 2)),
     "velocity": Annotation(np.float32, ("T", "K", 2)),
+    "angle": Annotation(np.float32, ("T", "K")),
+    "scale": Annotation(np.float32, ("T", "K")),
+    "box": Annotation(np.int16, ("T", "K", 4)),
+    "visible": Annotation(np.float32, ("T", "K")),
+    "bounced": Annotation(np.bool_, ("T", "K")),
     "index": Annotation(np.int64, ()),
 }
 CHECKSUM = "checksum"
