@@ -78,7 +78,7 @@ def _as_block(frames: Any) -> NDArray[np.uint8]:
     array = np.asarray(frames)
     if np.issubdtype(array.dtype, np.integer):
         array = array.clip(0, 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
+    else:
         array = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
     if not 2 <= array.ndim <= 4:
         raise InputError(f"frames of shape {array.shape}; show takes (H, W) to (N, T, H, W)")
