@@ -1,0 +1,45 @@
+"""The command `mmgen`, one file a command: parse, call, print.
+
+Errors become one line here and nowhere else.
+"""
+
+from typing import Any
+
+import click
+
+from mmgen import __version__
+from mmgen.cli.generate import generate
+from mmgen.cli.info import info
+from mmgen.cli.presets import presets
+from mmgen.cli.preview import preview
+from mmgen.cli.verify import verify
+from mmgen.errors import MmgenError, explain
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands end in one line and the right exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (MmgenError, OSError, KeyboardInterrupt) as error:
+            explained = explain(error)
+            if explained is None or ctx.params.get("traceback"):
+                raise
+            click.echo(f"Error: {explained[0]}", err=True)
+            ctx.exit(explained[1])
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
+def main(traceback: bool) -> None:
+    """Generate Moving MNIST sequences of exactly the difficulty you choose.
+
+    Look at some first: mmgen preview --preset srivastava -o a.gif
+    """
+
+
+for command in (generate, info, verify, preview, presets):
+    main.add_command(command)

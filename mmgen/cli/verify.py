@@ -1,0 +1,39 @@
+"""Check a data set: `mmgen verify`."""
+
+from pathlib import Path
+
+import click
+
+from mmgen.cli.options import open_data
+from mmgen.errors import ShardError
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--regrow", metavar="N|all", help="Render N of each split again, compare bytes.")
+def verify(data: Path, regrow: str | None) -> None:
+    """Check every shard against the manifest, its checksums and, if asked, its config.
+
+    Example: mmgen verify data/easy --regrow 100
+    """
+    from mmgen.progress import progress_bar
+    from mmgen.verify import find_damage, find_difference
+
+    if regrow not in (None, "all") and not (regrow.isdecimal() and int(regrow) > 0):
+        raise click.BadParameter("say how many sequences, or all", param_hint="--regrow")
+    dataset = open_data(data)
+    total = sum(len(split) for split in dataset.splits.values())
+    problems: list[str] = []
+    with progress_bar("checked", total) as progress:
+        problems += find_damage(dataset, progress)
+    if regrow and not problems:
+        wanted = None if regrow == "all" else int(regrow)
+        asked = sum(min(wanted or total, len(split)) for split in dataset.splits.values())
+        with progress_bar("rendered", asked) as progress:
+            problems += find_difference(dataset, wanted, progress)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise ShardError(f"{data}: {len(problems)} of its parts do not hold; each is named above")
+    again = f", {regrow} of each split rendered again and equal" if regrow else ""
+    click.echo(f"{data}: {total} sequences hold{again}")
