@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmgen.config import PRESETS, GeneratorConfig
+    from mmgen.config import GeneratorConfig
     from mmgen.errors import InputError, MmgenError, ShardError
     from mmgen.generate import render
+    from mmgen.presets import PRESETS
     from mmgen.preview import show
     from mmgen.shard.reader import open_dataset as open
 
@@ -18,7 +19,7 @@ _EXPORTS = {
     "GeneratorConfig": "mmgen.config",
     "InputError": "mmgen.errors",
     "MmgenError": "mmgen.errors",
-    "PRESETS": "mmgen.config",
+    "PRESETS": "mmgen.presets",
     "ShardError": "mmgen.errors",
     "open": "mmgen.shard.reader",
     "render": "mmgen.generate",
@@ -42,7 +43,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'mmgen' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), _NAME_THERE.get(name, name))
+    found = getattr(import_module(_EXPORTS[name]), _NAME_THERE.get(name, name))
+    globals()[name] = found  # the next time Python finds it without asking here
+    return found
 
 
 def __dir__() -> list[str]:

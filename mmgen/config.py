@@ -5,85 +5,32 @@ the seed is not part of it: a config says what kind of sequences, a seed says wh
 """
 
 import json
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from mmgen.fields import (
+    Float,
+    FloatRange,
+    Floats,
+    Frozen,
+    Integer,
+    Integers,
+    IntRange,
+    as_written,
+    no_bool,
+    validated,
 )
-
-from mmgen.errors import InputError
 
 MAX_SIDE_PX = 4096
 MAX_FRAMES = 100_000
 MAX_DIGITS = 255  # a mask is uint8: digit number + 1
 MAX_SEQUENCE_BYTES = 1 << 30
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class Frozen(BaseModel):
-    """A config that cannot change and refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _no_bool(value: Any) -> Any:
-    """Refuse true and false, which pydantic and Python take for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError(f"input should be a number, got {value}")
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_no_bool)]
-Float = Annotated[float, BeforeValidator(_no_bool)]
-
-
-class IntRange(Frozen):
-    """Integers low..high, both included; low == high means fixed, and nothing is drawn."""
-
-    low: Integer
-    high: Integer
-
-
-class FloatRange(Frozen):
-    """Floats uniform on [low, high); low == high means fixed, and nothing is drawn."""
-
-    low: Float
-    high: Float
-
-
-def _range_bounds(value: Any) -> Any:
-    """Read 2, "2", "1..3" or a range's own dict as {"low", "high"}."""
-    if isinstance(value, str) and ".." in value:
-        low, _, high = value.partition("..")
-        return _ordered({"low": low.strip(), "high": high.strip()}, value)
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        return {"low": value, "high": value}
-    return value
-
-
-def _ordered(bounds: dict[str, str], written: str) -> dict[str, str]:
-    try:
-        upside_down = float(bounds["low"]) > float(bounds["high"])
-    except ValueError:
-        raise ValueError(f"{written!r} is no range; write 2, or 1..3") from None
-    if upside_down:
-        raise ValueError(f"{written!r} is upside down: a range is written low..high")
-    return bounds
-
-
-def _as_written(value: IntRange | FloatRange) -> int | float | str:
-    low, high = repr(value.low), repr(value.high)
-    return value.low if low == high else f"{low}..{high}"
+MAX_LABEL = 255
+MAX_GROWTH = 16  # of a digit that scales or is lit
 
 
 def _canvas(value: Any) -> Any:
@@ -96,21 +43,49 @@ def _canvas(value: Any) -> Any:
 
 def _version(value: Any) -> Any:
     """Read "1" as 1, which a literal does not do by itself."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else _no_bool(value)
+    return int(value) if isinstance(value, str) and value.isdecimal() else no_bool(value)
 
 
-Integers = Annotated[IntRange, BeforeValidator(_range_bounds), PlainSerializer(_as_written)]
-Floats = Annotated[FloatRange, BeforeValidator(_range_bounds), PlainSerializer(_as_written)]
+def _classes(value: Any) -> Any:
+    """Read "all", 7, "0,1,7" or [0, 1, 7] as text: labels in order, each once."""
+    if value == "all":
+        return value
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    try:
+        labels = sorted({int(str(part).strip()) for part in parts})
+    except ValueError:
+        labels = [-1]
+    if not labels or labels[0] < 0 or labels[-1] > MAX_LABEL:
+        raise ValueError(f'{value!r} is no list of labels; write "all", or "0,1,7"')
+    return ",".join(str(label) for label in labels)
+
+
+def _glyph_size(value: Any) -> Any:
+    """Read "native", 32, "32" or "20x28"; None stands for native."""
+    return None if value in (None, "native") else _canvas(value)
+
+
+def _sides_as_written(sides: tuple[int, int] | None) -> str:
+    return "native" if sides is None else f"{sides[0]}x{sides[1]}"
+
+
 Side = Annotated[Integer, Field(ge=1, le=MAX_SIDE_PX)]
 Canvas = Annotated[
     tuple[Side, Side],
     BeforeValidator(_canvas),
-    PlainSerializer(lambda canvas: f"{canvas[0]}x{canvas[1]}"),
+    PlainSerializer(_sides_as_written),
 ]
+GlyphSize = Annotated[
+    tuple[Side, Side] | None, BeforeValidator(_glyph_size), PlainSerializer(_sides_as_written)
+]
+Classes = Annotated[str, BeforeValidator(_classes)]
 
 
 class GeneratorConfig(Frozen):
-    """What kind of sequences: the defaults are the preset `srivastava`."""
+    """What kind of sequences: the defaults are the preset `srivastava`.
+
+    `RENDERING.md` says exactly what each field does to a pixel.
+    """
 
     canvas: Canvas = Field((64, 64), description="height x width of a frame in px: 64 or 64x96")
     frames: Integers = Field(
@@ -119,21 +94,145 @@ class GeneratorConfig(Frozen):
     digits: Integers = Field(
         IntRange(low=2, high=2), description="digits per sequence, 2 or a range 1..3"
     )
+    glyphs: str = Field(
+        "mnist",
+        min_length=1,
+        description="glyph set: mnist, fashion, kmnist, emnist-letters, qmnist, or a path",
+    )
+    classes: Classes = Field("all", description='labels to draw from: "all", or "0,1,7"')
+    glyph_size: GlyphSize = Field(
+        None, description='glyph height x width in px, resized bilinearly: 32, 20x28; "native"'
+    )
+    crop: Literal["patch", "tight"] = Field(
+        "patch", description="what meets the walls: the whole patch, or the tight box of its ink"
+    )
     speed: Floats = Field(
         FloatRange(low=3.6, high=3.6),
         description="speed of each digit in px per frame, 3.6 or a range 3.0..5.0",
     )
-    glyphs: Literal["mnist"] = Field("mnist", description="glyph set the digits are drawn from")
+    velocity: Literal["uniform", "whole-speed", "whole-components"] = Field(
+        "uniform",
+        description="any direction and speed; any direction, whole speed; each component whole, "
+        "-speed..speed",
+    )
+    acceleration: Floats = Field(
+        FloatRange(low=0, high=0), description="change of each digit's speed in px per frame^2"
+    )
+    motion: Literal[
+        "bounce", "reflect", "stochastic", "wrap", "leave", "circle", "gravity", "turn"
+    ] = Field("bounce", description="how digits move and what walls do")
+    bounce: Literal["clamp", "ahead"] = Field(
+        "clamp",
+        description="motion bounce: a step past a wall ends on it, or turns round before it",
+    )
+    walls: Literal["edge", "centre"] = Field(
+        "edge", description="which part of a digit the walls hold: its edges, or its centre"
+    )
+    margin: Float = Field(
+        0.0,
+        ge=-MAX_SIDE_PX,
+        le=MAX_SIDE_PX,
+        description="how far inside the canvas the walls stand in px; negative is outside",
+    )
+    gravity: Floats = Field(
+        FloatRange(low=0.3, high=0.3),
+        description="motion gravity: downward, px per frame^2, drawn once a sequence",
+    )
+    radius: Floats = Field(
+        FloatRange(low=0.5, high=1.0),
+        description="motion circle: radius as a share of the largest that fits",
+    )
+    turn_chance: Float = Field(
+        0.2, ge=0, le=1, description="motion turn: chance in each frame that a digit turns"
+    )
+    turn_angle: Floats = Field(
+        FloatRange(low=-45, high=45), description="motion turn: by how many degrees it turns"
+    )
+    first_frame: Literal["step", "start"] = Field(
+        "step", description="whether frame 0 is one step after the start, or the start"
+    )
+    rounding: Literal["truncate", "round", "subpixel"] = Field(
+        "truncate", description="position to px: toward 0, half to even, or drawn bilinearly"
+    )
+    appear: Integers = Field(
+        IntRange(low=0, high=0), description="frame at which each digit appears"
+    )
+    vanish: Integers = Field(
+        IntRange(low=MAX_FRAMES, high=MAX_FRAMES), description="frame from which each digit is gone"
+    )
+    rotation: Floats = Field(
+        FloatRange(low=0, high=0),
+        description="degrees per frame each digit turns on itself, counter-clockwise",
+    )
+    scale: Floats = Field(
+        FloatRange(low=1, high=1),
+        description="factor per frame by which each digit shrinks, then grows",
+    )
+    illumination: Floats = Field(
+        FloatRange(low=1, high=1),
+        description="factor per frame by which digits dim, then brighten; drawn once a sequence",
+    )
+    period: Integer = Field(
+        5, ge=1, le=MAX_FRAMES, description="frames after which scale and illumination turn round"
+    )
+    overlap: Literal["max", "add", "over"] = Field(
+        "max",
+        description="where digits overlap: the brighter, the clipped sum, the higher number",
+    )
+    color: Literal["grey", "random"] = Field(
+        "grey", description="grey frames, or RGB frames with a colour drawn for each digit"
+    )
+    background: Literal["black", "constant", "noise", "distractors"] = Field(
+        "black",
+        description="behind the digits: black, one grey, a fixed random texture, moving patches",
+    )
+    background_level: Integers = Field(
+        IntRange(low=64, high=64),
+        description="grey 0..255 of a constant background, brightest grey of a noisy one; drawn "
+        "once a sequence",
+    )
+    distractors: Integer = Field(
+        6, ge=1, le=MAX_DIGITS, description="background distractors: number of moving patches"
+    )
+    distractor_size: Integer = Field(
+        5, ge=1, le=MAX_SIDE_PX, description="background distractors: side of a patch in px"
+    )
+    noise: Floats = Field(
+        FloatRange(low=0, high=0),
+        description="standard deviation of Gaussian pixel noise in grey levels, drawn once a "
+        "sequence",
+    )
+    occluder: Literal["none", "static", "moving"] = Field(
+        "none", description="a black square in front of the digits"
+    )
+    occluder_size: Integer = Field(
+        24, ge=1, le=MAX_SIDE_PX, description="side of the occluder in px"
+    )
+    missing: Float = Field(
+        0.0, ge=0, le=1, description="chance that a frame is missing, that is black"
+    )
     rendering: Annotated[Literal[1], BeforeValidator(_version)] = Field(
         1, description="version of the rules that turn a config into pixels"
     )
 
+    def __hash__(self) -> int:
+        """Hash once: pydantic would do it again for each of the fields, 4 us in every block."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in type(self).model_fields))
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of a frame: (H, W), or (H, W, 3) in colour."""
+        return self.canvas if self.color == "grey" else (*self.canvas, 3)
+
     @model_validator(mode="after")
-    def _fields_agree(self) -> Self:
-        _within("frames", self.frames, 1, MAX_FRAMES)
-        _within("digits", self.digits, 1, MAX_DIGITS)
-        _within("speed", self.speed, 0, MAX_SIDE_PX)
-        num_bytes = self.frames.high * self.canvas[0] * self.canvas[1]
+    def _ranges_hold(self) -> Self:
+        for name, (low, high) in _ALLOWED.items():
+            _within(name, getattr(self, name), low, high)
+        num_bytes = self.frames.high * math.prod(self.frame_shape)
         if num_bytes > MAX_SEQUENCE_BYTES:
             raise ValueError(
                 f"canvas x frames is {num_bytes} bytes a sequence, allowed are "
@@ -141,40 +240,124 @@ class GeneratorConfig(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        for name, (switch, users) in _USED_BY.items():
+            is_set = getattr(self, name) != type(self).model_fields[name].default
+            if is_set and getattr(self, switch) not in users:
+                plain = type(self).model_fields[name].default
+                plain = plain if isinstance(plain, (str, int, float)) else as_written(plain)
+                raise ValueError(
+                    f"{name}: does nothing with {switch} = {getattr(self, switch)}, only with "
+                    f"{' or '.join(users)}; otherwise set {name}={plain}"
+                )
+        if self.velocity != "uniform":
+            self._whole_velocity_makes_sense()
+        if self.vanish.low <= self.appear.high:
+            raise ValueError(
+                f"vanish: {as_written(self.vanish)} lets a digit vanish before it has appeared "
+                f"(appear: {as_written(self.appear)})"
+            )
+        if self.appear.low >= self.frames.high:
+            raise ValueError(
+                f"appear: {as_written(self.appear)} is past the last frame "
+                f"({self.frames.high - 1}); no digit would ever be seen"
+            )
+        num_steps = min(self.period, self.frames.high)
+        for name in ("scale", "illumination"):
+            factor = getattr(self, name)
+            if math.log(_largest_factor(factor)) * num_steps > math.log(MAX_GROWTH):
+                raise ValueError(
+                    f"{name}: {as_written(factor)} over {num_steps} frames is more than "
+                    f"{MAX_GROWTH}-fold; shorten period"
+                )
+        for name, switch in (("occluder_size", "occluder"), ("distractor_size", "background")):
+            is_used = getattr(self, switch) in ("static", "moving", "distractors")
+            if is_used and getattr(self, name) > min(self.canvas):
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} is larger than the canvas "
+                    f"{self.canvas[0]}x{self.canvas[1]}"
+                )
+        return self
 
-def _within(name: str, value: IntRange | FloatRange, low: int, high: int) -> None:
-    # `not <=` instead of `>`: NaN must fail too.
-    if not (low <= value.low <= value.high <= high):
-        written = _as_written(value)
-        raise ValueError(f"{name}: {written} is out of range, allowed are {low}..{high}")
+    def _whole_velocity_makes_sense(self) -> None:
+        for bound in (self.speed.low, self.speed.high):
+            if bound != math.floor(bound):
+                raise ValueError(
+                    f"speed: {bound} is no whole number, which velocity = {self.velocity} needs"
+                )
+        if self.velocity == "whole-speed":
+            return
+        if self.speed.low != self.speed.high:
+            raise ValueError(
+                f"speed: {as_written(self.speed)} is a range; velocity = whole-components draws "
+                "each component from -speed..speed already, so give one number"
+            )
+        if self.walls == "centre":
+            raise ValueError(
+                "walls: a centre may lie between two px, but velocity = whole-components stays on "
+                "whole ones; choose edge"
+            )
+        if self.margin != math.floor(self.margin):
+            raise ValueError(
+                f"margin: {self.margin} is no whole number, which velocity = whole-components needs"
+            )
+        if self.motion in ("circle", "gravity", "turn"):
+            raise ValueError(
+                f"velocity: whole-components leaves whole px and motion = {self.motion} does not; "
+                "choose uniform"
+            )
+        if self.acceleration.low != 0 or self.acceleration.high != 0:
+            raise ValueError(
+                "acceleration: would leave the whole components of velocity = whole-components"
+            )
 
 
-PRESETS: dict[str, tuple[GeneratorConfig, str]] = {
-    "srivastava": (
-        GeneratorConfig(),
-        "two digits that bounce, as the released code of Srivastava et al. 2015 moves them "
-        "(one speed for all, although the paper's text draws it); glyphs are drawn with "
-        "replacement from the split's own pool",
-    ),
+# Ranges that a field's numbers must lie in.
+_ALLOWED: dict[str, tuple[float, float]] = {
+    "frames": (1, MAX_FRAMES),
+    "digits": (1, MAX_DIGITS),
+    "speed": (0, MAX_SIDE_PX),
+    "acceleration": (-MAX_SIDE_PX, MAX_SIDE_PX),
+    "gravity": (0, MAX_SIDE_PX),
+    "radius": (0, 1),
+    "turn_angle": (-180, 180),
+    "appear": (0, MAX_FRAMES),
+    "vanish": (0, MAX_FRAMES),
+    "rotation": (-180, 180),
+    "scale": (1 / MAX_GROWTH, MAX_GROWTH),
+    "illumination": (0.1, 10),
+    "background_level": (0, 255),
+    "noise": (0, 255),
+}
+
+# A field that only some values of another one use; set without them it is a mistake, and said so.
+_WALLED = ("bounce", "reflect", "stochastic", "circle", "gravity", "turn")
+_USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bounce": ("motion", ("bounce",)),
+    "walls": ("motion", _WALLED),
+    "margin": ("motion", _WALLED),
+    "acceleration": ("motion", ("bounce", "reflect", "stochastic", "wrap", "leave", "turn")),
+    "gravity": ("motion", ("gravity",)),
+    "radius": ("motion", ("circle",)),
+    "turn_chance": ("motion", ("turn",)),
+    "turn_angle": ("motion", ("turn",)),
+    "background_level": ("background", ("constant", "noise")),
+    "distractors": ("background", ("distractors",)),
+    "distractor_size": ("background", ("distractors",)),
+    "occluder_size": ("occluder", ("static", "moving")),
 }
 
 
-def find_preset(name: str) -> GeneratorConfig:
-    """Return the config of a named preset; InputError lists the names there are."""
-    if name not in PRESETS:
-        raise InputError(f"preset {name!r} does not exist; choose from: {', '.join(PRESETS)}")
-    return PRESETS[name][0]
+def _largest_factor(factor: FloatRange) -> float:
+    return max(factor.high, 1 / factor.low)
 
 
-def load_config(
-    preset: str = "srivastava", path: Path | None = None, assignments: Sequence[str] = ()
-) -> GeneratorConfig:
-    """Resolve preset < TOML file < FIELD=VALUE; InputError names the first bad field."""
-    fields = find_preset(preset).model_dump()
-    if path is not None:
-        fields |= read_toml(path)
-        validated(GeneratorConfig, fields, path)  # blames the file for what is the file's
-    return validated(GeneratorConfig, fields | parse_assignments(assignments))
+def _within(name: str, value: IntRange | FloatRange, low: float, high: float) -> None:
+    # `not <=` instead of `>`: NaN must fail too.
+    if not (low <= value.low <= value.high <= high):
+        written = as_written(value)
+        raise ValueError(f"{name}: {written} is out of range, allowed are {low}..{high}")
 
 
 def parse_config(fields: Mapping[str, Any]) -> GeneratorConfig:
@@ -185,66 +368,7 @@ def parse_config(fields: Mapping[str, Any]) -> GeneratorConfig:
 def to_toml(config: GeneratorConfig) -> str:
     """Write a config as TOML that can be edited and fed back, one field a line with its unit."""
     fields = config.model_dump()
-    lines = (
-        f"{name} = {json.dumps(fields[name], ensure_ascii=False):<12} # {field.description}"
-        for name, field in GeneratorConfig.model_fields.items()
-    )
-    return "\n".join(lines) + "\n"
-
-
-# What every config of the project shares: files, assignments and one-line errors.
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; InputError if it is missing or does not parse."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no valid TOML: {error}") from error
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
-    """Split FIELD=VALUE strings; InputError names one without a name or an equals sign."""
-    fields: dict[str, str] = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not (name.strip() and equals):
-            raise InputError(f"{assignment!r} is no FIELD=VALUE, such as digits=3")
-        fields[name.strip()] = value.strip()
-    return fields
-
-
-def validated(model: type[M], fields: Mapping[str, Any], path: Path | None = None) -> M:
-    """Build a pydantic model; InputError says in one line what is wrong."""
-    try:
-        return model.model_validate(dict(fields))
-    except ValidationError as error:
-        where = f"{path}: " if path else ""
-        raise InputError(where + first_problem(error, model)) from error
-
-
-def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say what is wrong with the first bad field: name, value, what is allowed."""
-    problem = error.errors(include_url=False)[0]
-    inside = ("low", "high", 0, 1)  # of a range or a canvas
-    name = ".".join(str(part) for part in problem["loc"] if part not in inside)
-    if problem["type"] == "extra_forbidden":
-        names = ", ".join(_part_at(model, problem["loc"][:-1]).model_fields)
-        return f"field {name!r} does not exist; fields are: {names}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not name:
-        return message
-    given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-    return f"{name}: {message[0].lower()}{message[1:]}{given}"
-
-
-def _part_at(model: type[BaseModel], places: tuple[int | str, ...]) -> type[BaseModel]:
-    """Follow a path of field names to the part of a config that it leads to."""
-    for place in places:
-        part = model.model_fields[str(place)].annotation
-        assert isinstance(part, type), "only parts of a config have fields of their own"
-        model = part
-    return model
+    assigned = [f"{name} = {json.dumps(fields[name], ensure_ascii=False)}" for name in fields]
+    width = max(len(line) for line in assigned)
+    described = zip(assigned, GeneratorConfig.model_fields.values(), strict=True)
+    return "".join(f"{line:<{width}}  # {field.description}\n" for line, field in described)

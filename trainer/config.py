@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from mmgen.config import Frozen, parse_assignments, read_toml, validated
+from mmgen.fields import Frozen, parse_assignments, read_toml, validated
 from trainer.errors import InputError
 
 
