@@ -1,14 +1,15 @@
 """Check a stored data set: file hashes, chunk checksums, and sequences rendered again."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmgen.config import GeneratorConfig, parse_config
-from mmgen.errors import InputError, ShardError
-from mmgen.generate import block_length, render
-from mmgen.glyphs import load_glyphs
+from mmgen.errors import ShardError
+from mmgen.generate import TRUTH, Block, block_length, render
+from mmgen.request import find_origin
 from mmgen.shard.reader import DataSet, Sequence, Split
 
 
@@ -28,47 +29,53 @@ def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[s
 
 
 def find_difference(
-    dataset: DataSet, num_sequences: int | None, progress: Callable[[int], None]
+    dataset: DataSet,
+    num_sequences: int | None,
+    progress: Callable[[int], None],
+    glyphs_at: str | None = None,
 ) -> Iterator[str]:
     """Render sequences again from the manifest alone; yield a line for each that differs.
 
     num_sequences  how many of each split, spread evenly; None means all
-    raises         InputError if the manifest has no config, or other glyphs than are here
+    glyphs_at      where its glyphs lie here, in place of what its config says
+    raises         InputError if it was imported, or needs glyphs or versions that are not here
     """
-    manifest = dataset.manifest
-    if manifest.config is None:
-        raise InputError(f"{dataset.root}: was imported; there is no config to render it from")
-    config = parse_config(manifest.config)
-    glyphs = load_glyphs(config.glyphs)
-    if glyphs.sha256 != manifest.glyphs.get("sha256"):
-        raise InputError(
-            f"{dataset.root}: was made from other glyphs (SHA-256 {manifest.glyphs.get('sha256')}, "
-            f"here {glyphs.sha256})"
-        )
+    config, glyphs = find_origin(dataset.manifest, str(dataset.root), glyphs_at)
+    render_again = partial(render, config, seed=dataset.manifest.seed, glyphs=glyphs)
     for split in dataset.splits.values():
         count = min(num_sequences or len(split), len(split))
         chosen = [place * len(split) // count for place in range(count)]
         block = block_length(config)
         for first in range(0, count, block):
             indices = chosen[first : first + block]
-            yield from _compare(split, config, manifest.seed, indices)
+            yield from _compare(split, indices, render_again)
             progress(len(indices))
 
 
-def _compare(split: Split, config: GeneratorConfig, seed: int, indices: list[int]) -> Iterator[str]:
-    block = render(config, indices, split=split.name, seed=seed)
-    for place, index in enumerate(indices):
+def _compare(split: Split, indices: list[int], render_again: Callable[..., Block]) -> Iterator[str]:
+    stored: dict[int, Sequence] = {}
+    for index in indices:
         try:
-            stored = split[index]
+            stored[index] = split[index]
         except ShardError as error:
             yield str(error)
-            continue
-        for field in fields(Sequence):
-            again = np.asarray(getattr(block, field.name)[place])
-            there = np.asarray(getattr(stored, field.name))
-            if again.shape != there.shape or again.tobytes() != there.astype(again.dtype).tobytes():
+    if not stored:
+        return
+    truth = [name for name in TRUTH if any(vars(s)[name] is not None for s in stored.values())]
+    block = render_again(list(stored), split=split.name, truth=truth)
+    for place, (index, sequence) in enumerate(stored.items()):
+        for name, there in vars(sequence).items():
+            if there is None:  # not every set stores every annotation
+                continue
+            again = getattr(block, name)[place]
+            if not _is_same(np.asarray(there), np.asarray(again)):
                 yield (
-                    f"{split.root}: {split.name} sequence {index}: {field.name} differs from what "
-                    "its config renders"
+                    f"{split.root}: {split.name} sequence {index}: {name} differs from what its "
+                    "config renders"
                 )
                 break
+
+
+def _is_same(there: NDArray[Any], again: NDArray[Any]) -> bool:
+    """Compare bytes, so that NaN equals NaN and 0 is not -0."""
+    return there.shape == again.shape and there.astype(again.dtype).tobytes() == again.tobytes()

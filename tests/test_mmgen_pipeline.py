@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -16,8 +17,12 @@ import numpy as np
 import pytest
 
 import mmgen
+from mmgen.card import dataset_id
+from mmgen.config import parse_config
 from mmgen.errors import InputError, ShardError
 from mmgen.pipeline import generate_dataset
+from mmgen.presets import load_config
+from mmgen.request import find_origin, read_manifest
 from mmgen.verify import find_damage
 
 COUNTS = {"train": 20, "val": 3, "test": 9}  # as `small_dataset`, seed 5, shards of 7
@@ -69,14 +74,16 @@ def test_equal_requests_give_equal_bytes(small_dataset, generate, tmp_path):
 def test_the_folder_holds_what_the_format_says(small_dataset, generate, tmp_path):
     shards = [f"train/train-00000{n}.h5" for n in range(3)] + ["val/val-000000.h5"]
     shards += ["test/test-000000.h5", "test/test-000001.h5"]
-    assert sorted(files(small_dataset)) == sorted([*shards, "manifest.json", "request.json"])
+    assert sorted(files(small_dataset)) == sorted(
+        [*shards, "README.md", "manifest.json", "request.json"]
+    )
     manifest = mmgen.open(small_dataset).manifest
     assert json.loads((small_dataset / "request.json").read_text()) == {
         **{"format": 1, "config": manifest.config, "seed": 5, "counts": COUNTS, "shard_size": 7},
         **{"codec": "gzip", "masks": False, "glyphs_sha256": manifest.glyphs["sha256"]},
     }
     generate(tmp_path / "a/b", counts={"test": 2})
-    assert names(tmp_path / "a/b") == ["manifest.json", "request.json", "test"]
+    assert names(tmp_path / "a/b") == [*("README.md", "manifest.json", "request.json", "test")]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +93,8 @@ def test_the_folder_holds_what_the_format_says(small_dataset, generate, tmp_path
         ["manifest.json"],
         [SHARD],
         ["manifest.json", SHARD, "val"],
-        ["manifest.json", "train", "val", "test"],
-        ["manifest.json", "train", "val", "test", "request.json"],
+        ["manifest.json", "README.md", "train", "val", "test"],
+        ["manifest.json", "README.md", "train", "val", "test", "request.json"],
     ],
 )
 def test_a_rerun_makes_what_is_missing_and_nothing_else(
@@ -96,7 +103,8 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(
     for name in lost:
         path = copied_dataset / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    leftovers = ["request.json"] if "request.json" in lost else ["manifest.json", SHARD]
+    is_started = "request.json" not in lost
+    leftovers = ["README.md", "manifest.json", SHARD] if is_started else ["request.json"]
     for name in leftovers:  # what a killed writer leaves
         partial = copied_dataset / f"{name}.partial"
         partial.parent.mkdir(exist_ok=True)
@@ -108,6 +116,37 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(
     assert manifest == mmgen.open(copied_dataset).manifest
     assert files(copied_dataset) == files(small_dataset)
     assert all(path.stat().st_ino == inode for path, inode in kept.items())
+
+
+def test_the_manifest_comes_after_the_card(copied_dataset, generate):
+    for name in ("README.md", "manifest.json"):
+        (copied_dataset / name).unlink()
+    (copied_dataset / "README.md").mkdir()  # so that the card cannot be written
+    with pytest.raises(IsADirectoryError):
+        generate(copied_dataset)
+    assert not (copied_dataset / "manifest.json").exists()
+
+
+def test_the_card_is_the_readers_own(copied_dataset, generate):
+    card = copied_dataset / "README.md"
+    card.write_text("mine")
+    generate(copied_dataset)
+    assert card.read_text() == "mine"
+    card.unlink()
+    assert not list(find_damage(mmgen.open(copied_dataset), lambda _: None))
+    generate(copied_dataset)
+    assert not card.exists()
+
+
+@pytest.mark.parametrize("change", [{}, {"version": "0.0.9"}])
+def test_a_rerun_of_a_complete_set_leaves_its_manifest_alone(
+    copied_dataset, edit_manifest, generate, change
+):
+    edit_manifest(copied_dataset, lambda data: data.update(change))  # also: spaced otherwise
+    path = copied_dataset / "manifest.json"
+    before = path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns
+    assert generate(copied_dataset) == mmgen.open(copied_dataset).manifest
+    assert (path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
@@ -146,6 +185,198 @@ def test_a_failure_leaves_complete_shards_only(generate, tmp_path, small_dataset
     assert found.items() <= expected.items()
     generate(tmp_path / "a")
     assert files(tmp_path / "a") == expected
+
+
+# Masks.
+
+
+@pytest.fixture(scope="session")
+def masked_dataset(tmp_path_factory, small_config):
+    """Return the small data set with masks; for reading only."""
+    path = tmp_path_factory.mktemp("masked") / "data"
+    generate_dataset(path, small_config, COUNTS, seed=5, shard_size=7, masks=True)
+    return path
+
+
+def test_masks_are_stored_where_asked_for_and_change_nothing_else(masked_dataset, small_dataset):
+    assert json.loads((masked_dataset / "request.json").read_text())["masks"] is True
+    masked, plain = mmgen.open(masked_dataset), mmgen.open(small_dataset)
+    assert dataset_id(masked.manifest) == dataset_id(plain.manifest)
+    for split in plain:
+        for with_mask, without in zip(masked[split], plain[split], strict=True):
+            assert without.mask is None
+            assert with_mask.mask.dtype == np.uint8
+            assert ((with_mask.mask > 0) == (with_mask.frames > 0)).all()
+            for name in vars(without).keys() - {"mask"}:
+                there, here = getattr(with_mask, name), getattr(without, name)
+                assert np.asarray(there).tobytes() == np.asarray(here).tobytes()
+
+
+def test_a_set_with_masks_is_finished_and_made_again_with_them(
+    masked_dataset, run_mmgen, generate, tmp_path
+):
+    out = Path(shutil.copytree(masked_dataset, tmp_path / "copy"))
+    for name in ("manifest.json", "README.md", SHARD):
+        (out / name).unlink()
+    generate(out, masks=True)
+    assert files(out) == files(masked_dataset)
+    run_mmgen("generate", tmp_path / "again", "--from", masked_dataset, "--masks")
+    assert files(tmp_path / "again") == files(masked_dataset)
+
+
+# Made again from a manifest.
+
+
+def test_a_manifest_makes_the_set_again_byte_for_byte(small_dataset, run_mmgen, tmp_path):
+    alone = shutil.copy(small_dataset / "manifest.json", tmp_path / "theirs.json")
+    for number, origin in enumerate((small_dataset, small_dataset / "manifest.json", alone)):
+        run_mmgen("generate", tmp_path / str(number), "--from", origin, "--workers", 2)
+        assert files(tmp_path / str(number)) == files(small_dataset)
+    told = run_mmgen("generate", tmp_path / "0", "--from", small_dataset).stdout
+    assert told.endswith(", all there already\n")
+    (tmp_path / "0" / SHARD).unlink()
+    told = run_mmgen("generate", tmp_path / "0", "--from", small_dataset).stdout
+    assert "there" not in told
+    assert files(tmp_path / "0") == files(small_dataset)
+    run_mmgen("generate", tmp_path / "cut", "--from", small_dataset, "--shard-size", 99)
+    assert names(tmp_path / "cut/train") == ["train-000000.h5"]
+    ours, theirs = mmgen.open(tmp_path / "cut"), mmgen.open(small_dataset)
+    assert dataset_id(ours.manifest) == dataset_id(theirs.manifest)
+    assert ours["train"][19].frames.tobytes() == theirs["train"][19].frames.tobytes()
+
+
+def test_a_split_without_sequences_is_none_again(generate, run_mmgen, tmp_path):
+    generate(tmp_path / "a", counts={"val": 4})
+    run_mmgen("generate", tmp_path / "b", "--from", tmp_path / "a")
+    assert files(tmp_path / "b") == files(tmp_path / "a")
+
+
+@pytest.fixture
+def letters(tmp_path):
+    """Return an npz of 24 glyphs of somebody's own."""
+    images = np.random.default_rng(2).integers(0, 256, (24, 8, 8), np.uint8)
+    (tmp_path / "theirs").mkdir()
+    np.savez(tmp_path / "theirs/letters.npz", images=images, labels=np.arange(24))
+    return tmp_path / "theirs/letters.npz"
+
+
+OF_LETTERS = "--set", "canvas=20x24", "--set", "frames=3", "--train", 5, "--val", 2, "--test", 0
+
+
+def test_glyphs_of_a_path_are_rendered_again_from_there_or_asked_for(letters, run_mmgen, tmp_path):
+    data = tmp_path / "data"
+    run_mmgen("generate", data, "--glyphs", letters, *OF_LETTERS)
+    done = f"{data}: 7 sequences hold, all of each split rendered again and equal\n"
+    assert run_mmgen("verify", data, "--regrow", "all").stdout == done
+    ours = letters.rename(tmp_path / "ours.npz")
+    problem = (
+        rf"its glyphs are not here \(.*'{letters}' does not exist.*\); say with --glyphs where"
+    )
+    for command in (("verify", data, "--regrow", 1), ("generate", tmp_path / "b", "--from", data)):
+        line = run_mmgen(*command, code=2).stderr.splitlines()[-1]
+        assert re.fullmatch(f"Error: {data}: {problem} they lie", line)
+    assert run_mmgen("verify", data, "--regrow", "all", "--glyphs", ours).stdout == done
+    line = run_mmgen("verify", data, "--regrow", 1, "--glyphs", "mnist", code=2).stderr
+    assert line.startswith(f"Error: {data}: was made from other glyphs (SHA-256 ")
+    line = run_mmgen("verify", data, "--glyphs", ours, code=2).stderr
+    assert line.endswith("Error: --glyphs is for rendering again; add --regrow, or leave it out\n")
+
+
+def test_where_glyphs_lie_changes_the_manifest_alone(letters, run_mmgen, tmp_path):
+    data, again = tmp_path / "data", tmp_path / "again"
+    run_mmgen("generate", data, "--glyphs", letters, *OF_LETTERS)
+    (tmp_path / "ours").mkdir()
+    ours = letters.rename(tmp_path / "ours/letters.npz")
+    run_mmgen("generate", again, "--from", data, "--glyphs", ours)
+    there, here = files(data), files(again)
+    assert {name for name in there if there[name] != here[name]} == {"manifest.json"}
+    assert [read_manifest(path).config["glyphs"] for path in (data, again)] == [
+        *(str(letters), str(ours))
+    ]
+    assert [name for name in here if bytes(ours) in here[name]] == ["manifest.json"]
+    (data / "val/val-000000.h5").unlink()
+    run_mmgen("generate", data, "--glyphs", ours, *OF_LETTERS)  # finished where they are now
+    assert files(data) == here
+
+
+def test_glyphs_that_lie_elsewhere_here_are_found_by_their_hash(copied_dataset, edit_manifest):
+    edit_manifest(copied_dataset, lambda data: data["config"].update(glyphs="/home/them/digits"))
+    manifest = read_manifest(copied_dataset)
+    config, glyphs = find_origin(manifest, "theirs", "mnist")
+    assert config == parse_config(manifest.config | {"glyphs": "mnist"})
+    assert glyphs.sha256 == manifest.glyphs["sha256"]
+    with pytest.raises(InputError, match="/home/them/digits"):
+        find_origin(manifest, "theirs")
+
+
+UNLIKE_HERE = {
+    "other glyphs": (
+        lambda data: data["glyphs"].update(sha256="0" * 64),
+        rf"was made from other glyphs \(SHA-256 {'0' * 64}, here c2069063.*\); say with --glyphs "
+        "where those lie",
+    ),
+    "another split of them": (
+        lambda data: data["glyphs"].update(train=[0, 50000]),
+        r"train was made from the glyphs 0\.\.49999, here it has 0\.\.54999; use the version.*",
+    ),
+    "later rendering": (
+        lambda data: data["config"].update(rendering=2),
+        r"was made by mmgen .* that this version, .*, does not know \(rendering: input should be 1,"
+        r" got 2\); update mmgen",
+    ),
+    "later format": (
+        lambda data: data.update(format=2),
+        r"has format 2, this version reads 1; update mmgen",
+    ),
+    "later field": (
+        lambda data: data["config"].update(fog=0.5),
+        r"was made .* does not know \(field 'fog' does not exist; fields are: .*\); update mmgen",
+    ),
+    "imported": (
+        lambda data: data.update(config=None),
+        r"was imported; there is no config to render it from",
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", UNLIKE_HERE)
+def test_a_manifest_that_this_machine_cannot_repeat_is_refused(
+    copied_dataset, edit_manifest, run_mmgen, tmp_path, difference
+):
+    change, problem = UNLIKE_HERE[difference]
+    edit_manifest(copied_dataset, change)
+    manifest = copied_dataset / "manifest.json"
+    line = run_mmgen("generate", tmp_path / "new", "--from", manifest, code=2).stderr
+    assert re.fullmatch(f"Error: {manifest}: {problem}\n", line)
+    assert not (tmp_path / "new").exists()
+
+
+# In colour.
+
+
+def test_a_set_in_colour_goes_through_every_command(run_mmgen, tmp_path):
+    data, array, again = tmp_path / "data", tmp_path / "a.npy", tmp_path / "again"
+    small = ["canvas=32x40", "frames=3..5", "color=random"]
+    options = [word for field in small for word in ("--set", field)]
+    run_mmgen("generate", data, *options, "--train", 3, "--val", 0, "--test", 4)
+    regrown = run_mmgen("verify", data, "--regrow", "all").stdout
+    assert regrown == f"{data}: 7 sequences hold, all of each split rendered again and equal\n"
+    assert "  color = random\n" in run_mmgen("info", data).stdout
+    frames = np.stack([sequence.frames for sequence in mmgen.open(data)["test"]])
+    assert (frames[..., 0] != frames[..., 1]).any()
+    assert frames.tobytes() == mmgen.render(load_config(assignments=small), 4).frames.tobytes()
+    for name in ("a.png", "a.gif"):
+        told = run_mmgen("preview", data, "--overlay", "-o", tmp_path / name).stdout
+        assert told == f"{tmp_path / name}: 4 sequences of 5 frames\n"
+    assert "frames of 32x40, RGB\n" in run_mmgen("stats", data).stdout
+    line = run_mmgen("export", data, tmp_path / "folder", "--to", "npy", code=2).stderr
+    problem = "is in colour, which torchvision would take for width; name a file that ends in .npy"
+    assert line == f"Error: {data}: {problem}\n"
+    run_mmgen("export", data, array, "--to", "npy")
+    assert np.array_equal(np.load(array).swapaxes(0, 1), frames)
+    run_mmgen("import", array, again)
+    imported = np.stack([sequence.frames for sequence in mmgen.open(again)["test"]])
+    assert np.array_equal(imported, frames)
 
 
 # Whose folder it is.
@@ -191,6 +422,7 @@ def test_an_empty_folder_is_free_and_a_file_is_not(generate, tmp_path, overwrite
         ({"seed": 6}, "seed is 5, asked for is 6"),
         ({"counts": COUNTS | {"val": 4}}, "val is 3, asked for is 4"),
         ({"shard_size": 8}, "shard_size is 7, asked for is 8"),
+        ({"masks": True}, "masks is False, asked for is True"),
     ],
 )
 def test_a_set_of_another_request_is_left_alone(

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 import mmgen
-from mmgen.config import load_config
 from mmgen.errors import InputError, ShardError
 from mmgen.pipeline import generate_dataset
+from mmgen.presets import load_config
+from mmgen.shard import schema
+from mmgen.shard.manifest import Manifest, SplitEntry
 from mmgen.shard.reader import Sequence
+from mmgen.shard.writer import ShardWriter
 
 FORMAT = (Path(mmgen.__file__).parent / "shard" / "FORMAT.md").read_text()
 SHARD = "train/train-000000.h5"
@@ -28,6 +31,9 @@ def test_stored_equals_rendered(small_dataset, small_config):
         block = mmgen.render(small_config, len(dataset[name]), split=name, seed=5)
         for place, stored in enumerate(dataset[name]):
             for field in fields(Sequence):
+                if field.name == "mask":
+                    assert stored.mask is None
+                    continue
                 rendered, found = getattr(block, field.name)[place], getattr(stored, field.name)
                 assert np.asarray(found, rendered.dtype).tobytes() == rendered.tobytes()
                 assert isinstance(found, int) or found.dtype == rendered.dtype
@@ -58,8 +64,10 @@ def test_plain_h5py_reads_every_dataset_of_the_format(small_dataset, small_confi
     sizes = {"N": 7, "T": 5, "H": 32, "W": 40, "K": 2, "2": 2, "4": 4}
     block = mmgen.render(small_config, 7, split="train", seed=5)
     with h5py.File(small_dataset / SHARD) as file:
-        assert sorted(name for name, _, _ in rows) == sorted(file)
+        assert sorted(name for name, _, _ in rows) == sorted([*file, "mask"])
         for name, dtype, letters in rows:
+            if name == "mask":
+                continue  # stored only where asked for: below
             stored, values = file[name], file[name][()]
             assert values.dtype == dtype, name
             assert values.shape == tuple(sizes[part] for part in re.findall(r"\w+", letters)), name
@@ -93,6 +101,116 @@ def test_large_sequences_are_cut_along_time(tmp_path):
     by_us = [sequence.frames for sequence in mmgen.open(tmp_path / "large")["test"]]
     assert np.array_equal(by_h5py, rendered)
     assert np.array_equal(by_us, rendered)
+
+
+# Shards that hold more or less than a generated one.
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Write one shard of a split test, and its manifest, as an import or a generator would."""
+
+    def write(frames, annotations, folder="stored", block=2):
+        root = tmp_path / folder
+        (root / "test").mkdir(parents=True)
+        attributes = schema.attributes("null", 0, "test", "unknown", "1")
+        path, count = root / "test/test-000000.h5", len(frames)
+        arguments = path, count, frames.shape[1:], 1, attributes, list(annotations)
+        with ShardWriter(*arguments) as writer:
+            for first in range(0, count, block):
+                part = slice(first, first + block)
+                writer.write(frames[part], {k: v[part] for k, v in annotations.items()})
+            entry = writer.commit()
+        splits = {"test": SplitEntry(count, (entry,))}
+        manifest = Manifest("1", None, 0, {"name": "unknown"}, "gzip", count, splits)
+        (root / "manifest.json").write_text(manifest.to_json())
+        return root
+
+    return write
+
+
+def frames_of(*shape):
+    """Return the same noise in every run, and the annotations that no shard may lack."""
+    noise = np.random.default_rng(shape).integers(0, 256, shape, np.uint8)
+    lengths = np.full(len(noise), shape[1], np.int32)
+    return noise, {"num_frames": lengths, "index": np.arange(len(noise))}
+
+
+def test_a_shard_may_hold_frames_alone(store):
+    frames, mandatory = frames_of(3, 4, 6, 5)
+    root = store(frames, mandatory)
+    with h5py.File(root / "test/test-000000.h5") as file:
+        assert sorted(file) == sorted(schema.MANDATORY)
+    split = mmgen.open(root)["test"]
+    for n, sequence in enumerate(split):
+        assert np.array_equal(sequence.frames, frames[n])
+        assert (sequence.index, sequence.num_frames) == (n, 4)
+        there = {name for name, value in vars(sequence).items() if value is not None}
+        assert there == {"frames", "index", "num_frames"}
+    assert sorted(split.shard(0).annotations()) == ["index", "num_frames"]
+
+
+@pytest.mark.parametrize("names", [["num_frames"], ["index", "num_frames", "colour"]])
+def test_a_writer_takes_no_other_annotations(tmp_path, names):
+    with pytest.raises(ValueError, match=r"a shard cannot hold just these annotations: .*'num_f"):
+        ShardWriter(tmp_path / "a.h5", 1, (1, 2, 2), 1, {}, names)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5, 3), (2, 5, 300, 400, 3)])
+def test_colour_frames_are_stored_whole_or_cut_along_time(store, shape):
+    frames, mandatory = frames_of(*shape)
+    root = store(frames, mandatory)
+    with h5py.File(root / "test/test-000000.h5") as file:
+        assert np.array_equal(file["frames"][()], frames)
+        cut = 4 if shape[1] == 4 else 2  # 360 kB a frame: two in 1 MiB
+        assert file["frames"].chunks == (1, cut, *shape[2:])
+        places = [(1, t, 0, 0, 0) for t in range(0, shape[1], cut)]
+        chunks = [file["frames"].id.read_direct_chunk(place)[1] for place in places]
+        assert file["checksum"][1] == zlib.crc32(b"".join(chunks))
+    split = mmgen.open(root)["test"]
+    assert split.sequence_shape == shape[1:]
+    out = np.empty(shape, np.uint8)
+    split.read(range(len(split)), out)
+    assert np.array_equal(out, frames)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 5, 512, 512), (2, 2, 6, 5, 3)])
+def test_masks_are_stored_where_asked_for(store, shape):
+    frames, annotations = frames_of(*shape)
+    mask = frames_of(*shape[:4])[0] % 3
+    root = store(frames, annotations | {"mask": mask})
+    assert re.search(r"^\| `mask` \| uint8 \(N, T, H, W\) \|", FORMAT, re.MULTILINE)
+    with h5py.File(root / "test/test-000000.h5") as file:
+        stored = file["mask"]
+        assert (stored.dtype, stored.shape) == (np.uint8, shape[:4])
+        assert stored.chunks == (1, min(4, shape[1]), *shape[2:4])
+        assert (stored.compression, stored.shuffle, stored.fletcher32) == ("gzip", True, True)
+        assert np.array_equal(stored[()], mask)
+        assert np.array_equal(file["frames"][()], frames)
+    for n, sequence in enumerate(mmgen.open(root)["test"]):
+        assert sequence.mask.dtype == np.uint8
+        assert np.array_equal(sequence.mask, mask[n])
+        assert np.array_equal(sequence.frames, frames[n])
+
+
+def test_equal_masks_are_equal_bytes_however_they_arrive(store):
+    frames, annotations = frames_of(7, 5, 512, 300)
+    annotations["mask"] = (frames % 3).astype(np.uint8)
+    backwards = dict(reversed(annotations.items()))
+    one, other = store(frames, annotations, "one"), store(frames, backwards, "other", block=7)
+    name = "test/test-000000.h5"
+    assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_masks_are_not_held_until_the_commit(tmp_path):
+    noise, annotations = frames_of(1, 4, 500, 500)
+    path, attributes = tmp_path / "a.h5", schema.attributes("null", 0, "test", "unknown", "1")
+    with ShardWriter(path, 40, noise.shape[1:], 1, attributes, [*annotations, "mask"]) as writer:
+        for _ in range(20):
+            writer.write(np.zeros_like(noise), annotations | {"mask": noise})
+        written = writer.partial.stat().st_size
+    assert written > 20 * noise.nbytes - (9 << 20)  # HDF5 keeps some chunks back: up to 8 MiB
 
 
 def test_a_split_survives_pickling_when_it_has_open_files(small_dataset):
@@ -232,6 +350,10 @@ def link_outside(file, elsewhere):
     file["frames"] = h5py.ExternalLink(elsewhere, "frames")
 
 
+def huge(name, **changes):
+    return {"name": name, "shape": (2,), "maxshape": (None,), "chunks": (2**31,)} | changes
+
+
 def create(*datasets):
     """Return a function that adds the mandatory frames, changed so, and further datasets."""
 
@@ -251,6 +373,17 @@ CRAFTED = {
     ),
     "label promises more than the file can hold": create(
         {}, {"name": "label", "shape": (2, ONE_TERA), "chunks": (1, 64)}
+    ),
+    "glyph_index promises more than the file can hold": create({}, huge("glyph_index")),
+    "mask promises more than the file can hold": create(
+        {}, huge("mask", shape=(2, 2), maxshape=(None, None), chunks=(1, 2**31))
+    ),
+    r"mask is uint8 .2, 1099511627776, 28, 28., frames are .2, 2, 28, 28.": create(
+        {}, {"name": "mask", "shape": (2, ONE_TERA, 28, 28), "dtype": "u1", "chunks": (1, 1, 9, 9)}
+    ),
+    "mask is float32": create({}, FRAMES | {"name": "mask", "dtype": "f4"}),
+    "mask is not stored in the file itself": create(
+        {}, FRAMES | {"name": "mask", "external": [("/etc/passwd", 0, 3136)]}
     ),
     "frames is missing or has not 2 rows": create({"shape": (3, 2, 28, 28)}),
     "frames are float32": create({"dtype": "f4"}),
@@ -283,5 +416,5 @@ def test_a_folder_without_manifest_is_no_data_set(tmp_path, copied_dataset):
     with pytest.raises(InputError, match=r"is no data set \(no manifest\.json\); make one with"):
         mmgen.open(tmp_path)
     (copied_dataset / "manifest.json").unlink()
-    with pytest.raises(InputError, match=r"is not finished; run the same `mmgen generate` again"):
+    with pytest.raises(InputError, match=r"is not finished; run the same `mmgen generate` or `m"):
         mmgen.open(copied_dataset)

@@ -1,11 +1,15 @@
 """`mmgen verify` names what does not hold, and regrowing finds what checksums cannot."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 
 import mmgen
 from mmgen.errors import InputError
+from mmgen.glyphs import load_glyphs
+from mmgen.pipeline import generate_dataset
 from mmgen.verify import find_damage, find_difference
 
 SHARDS = ["train/train-000000.h5", "train/train-000002.h5", "test/test-000001.h5"]
@@ -67,9 +71,72 @@ def test_regrowing_compares_every_annotation(copied_dataset, vouch_for, name):
     ]
 
 
+def test_regrowing_skips_what_a_set_does_not_store(copied_dataset, vouch_for):
+    with h5py.File(copied_dataset / SHARDS[0], "r+") as file:
+        for name in ("label", "velocity", "box", "visible"):
+            del file[name]
+        file["position"][3] = 0
+    vouch_for(copied_dataset, SHARDS[0])
+    assert not damage_of(copied_dataset)
+    assert difference_of(copied_dataset) == [
+        f"{copied_dataset}: train sequence 3: position differs from what its config renders"
+    ]
+
+
+def test_regrowing_compares_masks(tmp_path, small_config, vouch_for):
+    path = tmp_path / "masked"
+    generate_dataset(path, small_config, {"train": 5}, masks=True)
+    assert not damage_of(path)
+    assert not difference_of(path)
+    with h5py.File(path / SHARDS[0], "r+") as file:
+        file["mask"][3] = 9
+    vouch_for(path, SHARDS[0])
+    assert difference_of(path) == [
+        f"{path}: train sequence 3: mask differs from what its config renders"
+    ]
+
+
+def test_regrowing_goes_on_behind_a_damaged_shard(copied_dataset, vouch_for):
+    with h5py.File(copied_dataset / SHARDS[2], "r+") as file:
+        file["label"][0] = -9
+    vouch_for(copied_dataset, SHARDS[2])
+    (copied_dataset / SHARDS[0]).unlink()
+    *lost, last = difference_of(copied_dataset)
+    assert len(lost) == 7
+    assert all(line.startswith(f"{copied_dataset / SHARDS[0]}: cannot be opened") for line in lost)
+    assert last.startswith(f"{copied_dataset}: test sequence 7: label differs")
+
+
+def test_regrowing_draws_from_the_glyphs_whose_hash_it_has_compared(
+    copied_dataset, vouch_for, edit_manifest, monkeypatch
+):
+    """The set under that name may be another one by the time something renders."""
+    glyphs = load_glyphs()
+    inverse = replace(glyphs, images=255 - glyphs.images)
+    monkeypatch.setattr("mmgen.request.load_glyphs", lambda _: inverse)
+    edit_manifest(copied_dataset, lambda data: data["glyphs"].update(sha256=inverse.sha256))
+    lines = difference_of(copied_dataset)
+    assert len(lines) == 32
+    assert all(": frames differs" in line for line in lines)
+
+
+def test_an_imported_set_is_checked_and_said_to_be_one(copied_dataset, edit_manifest, run_mmgen):
+    edit_manifest(copied_dataset, lambda data: data.update(config=None, glyphs={}))
+    told = run_mmgen("verify", copied_dataset).stdout
+    problem = "imported, so there is no config to render them from again"
+    assert told == f"{copied_dataset}: 32 sequences hold; {problem}\n"
+    line = f"Error: {copied_dataset}: was imported; there is no config to render it from\n"
+    assert run_mmgen("verify", copied_dataset, "--regrow", 1, code=2).stderr == line
+
+
 def test_regrowing_needs_config_and_glyphs_of_the_set(copied_dataset, edit_manifest):
+    sha256_here = mmgen.open(copied_dataset).manifest.glyphs["sha256"]
     edit_manifest(copied_dataset, lambda data: data["glyphs"].update(sha256="0" * 64))
     with pytest.raises(InputError, match=r"was made from other glyphs \(SHA-256 0{64}, here c206"):
+        difference_of(copied_dataset)
+    edit_manifest(copied_dataset, lambda data: data["glyphs"].update(sha256=sha256_here))
+    edit_manifest(copied_dataset, lambda data: data["glyphs"].update(val=[54000, 60000]))
+    with pytest.raises(InputError, match=r"val was made from the glyphs 54000\.\.59999, here it h"):
         difference_of(copied_dataset)
     edit_manifest(copied_dataset, lambda data: data.update(config={"digits": 0}))
     with pytest.raises(InputError, match=r"digits: 0 is out of range, allowed are 1\.\.255"):

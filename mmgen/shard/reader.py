@@ -38,6 +38,7 @@ class Sequence:
     frames  uint8 (T, H, W) or (T, H, W, 3), zero past num_frames
     label, glyph_index  (K,)      position, velocity  float32 (T, K, 2), (y, x) in px
     angle, scale, visible  float32 (T, K)    box  int16 (T, K, 4)    bounced  bool (T, K)
+    mask  uint8 (T, H, W), 0 or the number + 1 of the digit that owns the pixel
     """
 
     frames: NDArray[np.uint8]
@@ -52,6 +53,7 @@ class Sequence:
     box: NDArray[np.int16] | None = None
     visible: NDArray[np.float32] | None = None
     bounced: NDArray[np.bool_] | None = None
+    mask: NDArray[np.uint8] | None = None
 
 
 _OPTIONAL = tuple(field.name for field in fields(Sequence) if field.default is None)
@@ -64,7 +66,7 @@ def open_dataset(path: str | os.PathLike[str]) -> "DataSet":
     if not manifest_path.is_file():
         unfinished = (root / schema.REQUEST_NAME).is_file()
         why = (
-            "is not finished; run the same `mmgen generate` again"
+            "is not finished; run the same `mmgen generate` or `mmgen import` again"
             if unfinished
             else (f"is no data set (no {schema.MANIFEST_NAME}); make one with `mmgen generate`")
         )
@@ -286,14 +288,15 @@ class Shard:
         return Sequence(frames, int(self.num_frames[row]), index, **present)
 
     def annotations(self) -> dict[str, NDArray[Any]]:
-        """Read every annotation of the shard, name -> array (N, ...)."""
+        """Read every annotation of the shard but its masks, name -> array (N, ...)."""
         with _opened(self.path) as file:
             return {name: file[name][()] for name in schema.ANNOTATIONS if name in file}
 
 
+_KNOWN = tuple(dict.fromkeys((*schema.MANDATORY, *schema.ANNOTATIONS, schema.MASK)))
 _DEFLATE = 1  # HDF5's number of the gzip filter
 _MAX_DEFLATE_RATIO = 1100  # the format cannot pack tighter than 1032 to 1
-_REMEDY = "delete the file and run the same `mmgen generate` again"
+_REMEDY = "delete the file and run the same `mmgen generate` or `mmgen import` again"
 
 
 @contextmanager
@@ -331,23 +334,26 @@ def _check_origin(path: Path, file: Any, split: Split) -> None:
 def _check_contents(
     path: Path, file: Any, entry: ShardEntry
 ) -> tuple[Any, NDArray[np.int32], NDArray[np.uint32]]:
-    """Check dtypes, shapes and sizes of the mandatory datasets before anything is allocated."""
-    for name in {*schema.MANDATORY, *schema.ANNOTATIONS}:
+    """Check dtypes, shapes and sizes before anything is allocated."""
+    for name in _KNOWN:
         if name in file and not _is_inside(file, name):
             raise ShardError(f"{path}: {name} is not stored in the file itself; {_REMEDY}")
     for name in schema.MANDATORY:
         if not isinstance(file.get(name), h5py.Dataset) or len(file[name]) != entry.count:
             raise ShardError(f"{path}: {name} is missing or has not {entry.count} rows; {_REMEDY}")
-    for name in (*schema.ANNOTATIONS, schema.CHECKSUM):
-        if name in file and file[name].nbytes > _MAX_DEFLATE_RATIO * entry.bytes:
+    for name in _KNOWN:
+        if name in file and _promises_too_much(name, file[name], entry.bytes):
             raise ShardError(f"{path}: {name} promises more than the file can hold; {_REMEDY}")
     frames = file["frames"]
-    if math.prod(frames.chunks or ()) > schema.MAX_SEQUENCE_BYTES:
-        raise ShardError(f"{path}: frames promises more than the file can hold; {_REMEDY}")
     sequence_bytes = int(np.prod(frames.shape[1:], dtype=object))
     holds_sequences = frames.dtype == np.uint8 and (frames.ndim == 4 or frames.shape[4:] == (3,))
     if not holds_sequences or not 0 < sequence_bytes <= schema.MAX_SEQUENCE_BYTES:
         raise ShardError(f"{path}: frames are {frames.dtype} {frames.shape}; {_REMEDY}")
+    mask = file.get(schema.MASK)
+    if mask is not None and (mask.dtype != np.uint8 or mask.shape != frames.shape[:4]):
+        raise ShardError(
+            f"{path}: mask is {mask.dtype} {mask.shape}, frames are {frames.shape}; {_REMEDY}"
+        )
     num_frames, checksum = file["num_frames"], file[schema.CHECKSUM]
     if num_frames.shape != (entry.count,) or checksum.shape != (entry.count,):
         raise ShardError(f"{path}: num_frames or checksum is not one a sequence; {_REMEDY}")
@@ -360,6 +366,14 @@ def _check_contents(
     if lengths.min() < 1 or lengths.max() > frames.shape[1]:
         raise ShardError(f"{path}: num_frames is not within 1..{frames.shape[1]}; {_REMEDY}")
     return frames, lengths, checksum[()].astype(np.uint32)
+
+
+def _promises_too_much(name: str, dataset: Any, file_bytes: int) -> bool:
+    """Tell whether a chunk, or annotations that are read whole, would take absurd memory."""
+    if math.prod(dataset.chunks or ()) * dataset.dtype.itemsize > schema.MAX_SEQUENCE_BYTES:
+        return True
+    is_read_whole = name not in ("frames", schema.MASK)
+    return is_read_whole and dataset.nbytes > _MAX_DEFLATE_RATIO * file_bytes
 
 
 def _is_inside(file: Any, name: str) -> bool:

@@ -50,6 +50,7 @@ ANNOTATIONS: dict[str, Annotation] = {
     "bounced": Annotation(np.bool_, ("T", "K")),
     "index": Annotation(np.int64, ()),
 }
+MASK = "mask"  # stored only where asked for: as large as the frames
 CHECKSUM = "checksum"
 MANDATORY = ("frames", "num_frames", "index", CHECKSUM)
 

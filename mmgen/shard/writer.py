@@ -1,4 +1,4 @@
-"""Write one shard: partial file -> chunks -> annotations -> flush -> rename.
+"""Plan shards and write one: partial file -> chunks -> annotations -> flush -> rename.
 
 Frames are compressed by isal, which is several times faster than HDF5's own filter and runs outside
 the interpreter lock, and stored as ready-made chunks; any HDF5 program reads them.
@@ -7,8 +7,9 @@ the interpreter lock, and stored as ready-made chunks; any HDF5 program reads th
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,9 +19,9 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, ShardError
 from mmgen.shard import schema
-from mmgen.shard.manifest import ShardEntry, replace_durably
+from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, replace_durably
 
 _DEFLATE_LEVEL = 1
 
@@ -28,11 +29,15 @@ _DEFLATE_LEVEL = 1
 class ShardWriter:
     """A shard in the making; use as a context manager, call `write` in order, then `commit`.
 
-    path            where the shard goes; until `commit` the file is called `path` + .partial
+    path            where the shard goes, in a folder that is made if it is missing; until `commit`
+                    the file is called `path` + .partial
     num_sequences   N
     sequence_shape  (T, H, W) or (T, H, W, 3)
     num_digits      K
     attributes      root attributes, from `schema.attributes`
+    annotations     what is stored beside the frames: names of `schema.ANNOTATIONS`, `num_frames`
+                    and `index` among them, and `schema.MASK` where masks are wanted
+    raises          ValueError for other annotations
     """
 
     def __init__(
@@ -42,7 +47,10 @@ class ShardWriter:
         sequence_shape: tuple[int, ...],
         num_digits: int,
         attributes: Mapping[str, Any],
+        annotations: Collection[str] = tuple(schema.ANNOTATIONS),
     ) -> None:
+        if not {"num_frames", "index"} <= {*annotations} <= {*schema.ANNOTATIONS, schema.MASK}:
+            raise ValueError(f"a shard cannot hold just these annotations: {sorted(annotations)}")
         self.path = path
         self.partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
         self.num_sequences = num_sequences
@@ -54,7 +62,9 @@ class ShardWriter:
                 (num_sequences, *annotation.shape(sequence_shape[0], num_digits)), annotation.dtype
             )
             for name, annotation in schema.ANNOTATIONS.items()
+            if name in annotations
         }
+        path.parent.mkdir(exist_ok=True)
         with schema.HDF5_LOCK, _naming(self.path):
             # v110: a file whose writer died refuses to open; older layouts open and read zeros.
             self._file = h5py.File(self.partial, "w", libver=("v110", "v110"))
@@ -67,6 +77,21 @@ class ShardWriter:
                 compression="gzip",
                 compression_opts=_DEFLATE_LEVEL,
             )
+            self._mask = (
+                self._create_mask(sequence_shape[:3]) if schema.MASK in annotations else None
+            )
+
+    def _create_mask(self, shape: tuple[int, ...]) -> Any:
+        return self._file.create_dataset(
+            schema.MASK,
+            (self.num_sequences, *shape),
+            np.uint8,
+            chunks=(1, schema.chunk_frames(shape), *shape[1:]),
+            compression="gzip",
+            compression_opts=_DEFLATE_LEVEL,
+            shuffle=True,
+            fletcher32=True,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -85,10 +110,11 @@ class ShardWriter:
         """Append sequences.
 
         frames       uint8 (B, T, H, W) or (B, T, H, W, 3), C order
-        annotations  every name of `schema.ANNOTATIONS` -> array (B, ...)
+        annotations  every name that the constructor was told -> array (B, ...)
         raises       MmgenError if the file cannot be written, a full disk for example
         """
-        for row, sequence in enumerate(frames, self.rows_written):
+        for place, sequence in enumerate(frames):
+            row = self.rows_written + place
             chunks = self._compress(sequence)
             for chunk in chunks:
                 self._checksum[row] = zlib.crc32(chunk, int(self._checksum[row]))
@@ -96,6 +122,8 @@ class ShardWriter:
                 for number, chunk in enumerate(chunks):
                     offset = (row, number * self._chunk_frames, *(0,) * (frames.ndim - 2))
                     self._frames.id.write_direct_chunk(offset, chunk)
+                if self._mask is not None:  # too large to wait for the commit
+                    self._mask[row] = annotations[schema.MASK][place]
         last = self.rows_written + len(frames)
         for name, values in self._annotations.items():
             values[self.rows_written : last] = annotations[name]
@@ -129,19 +157,77 @@ class ShardWriter:
             self._file.close()
         with self.partial.open("rb") as file:
             os.fsync(file.fileno())
-        entry = describe_shard(self.partial, int(self._annotations["index"][0]), self.num_sequences)
+        entry = _describe(self.partial, int(self._annotations["index"][0]), self.num_sequences)
         replace_durably(self.partial, self.path)
-        return ShardEntry(self.path.name, entry.first, entry.count, entry.bytes, entry.sha256)
+        return replace(entry, name=self.path.name)
 
 
-def describe_shard(path: Path, first: int, count: int) -> ShardEntry:
+def _describe(path: Path, first: int, count: int) -> ShardEntry:
     """Measure a complete shard for the manifest."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     return ShardEntry(path.name, first, count, path.stat().st_size, digest.hexdigest())
 
 
-def origin_problem(path: Path, attributes: Mapping[str, Any], first: int, count: int) -> str | None:
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard to make or to find: the sequences first..first+count-1 of a split."""
+
+    split: str
+    number: int
+    first: int
+    count: int
+
+    def path(self, root: Path) -> Path:
+        """Return where it lies in a data set."""
+        return root / self.split / f"{self.split}-{self.number:06d}.h5"
+
+
+def plan_shards(counts: Mapping[str, int], shard_size: int) -> list[PlannedShard]:
+    """Cut splits, split -> sequences, into shards; a split of 0 sequences has none."""
+    return [
+        PlannedShard(split, number, first, min(shard_size, counts[split] - first))
+        for split in schema.SPLITS
+        if split in counts
+        for number, first in enumerate(range(0, counts[split], shard_size))
+    ]
+
+
+def gather_splits(made: Iterable[tuple[PlannedShard, ShardEntry]]) -> dict[str, SplitEntry]:
+    """Put together what a manifest says of the splits, from all their shards in order."""
+    entries: dict[str, list[ShardEntry]] = {}
+    for planned, entry in made:
+        entries.setdefault(planned.split, []).append(entry)
+    return {
+        split: SplitEntry(sum(entry.count for entry in shards), tuple(shards))
+        for split, shards in entries.items()
+    }
+
+
+def known_shards(committed: Manifest | None) -> dict[str, ShardEntry]:
+    """Return what an earlier commit, if there is one, vouches for: shard name -> entry."""
+    splits = committed.splits.values() if committed else ()
+    return {entry.name: entry for split in splits for entry in split.shards}
+
+
+def check_shard(
+    path: Path,
+    planned: PlannedShard,
+    attributes: Mapping[str, Any],
+    known: Mapping[str, ShardEntry],
+) -> ShardEntry:
+    """Measure a shard that a resumed writer finds; ShardError if it would have made another."""
+    found = _describe(path, planned.first, planned.count)
+    if path.name not in known:
+        problem = _origin_problem(path, planned, attributes)
+    else:
+        problem = None if known[path.name] == found else "is damaged"
+    if problem:
+        raise ShardError(f"{path}: {problem}; delete it, or overwrite the data set")
+    return found
+
+
+def _origin_problem(path: Path, planned: PlannedShard, attributes: Mapping[str, Any]) -> str | None:
     """Say why a complete shard is not the one that a writer would make; None if it is."""
     try:
         with schema.HDF5_LOCK, h5py.File(path, "r", locking=False) as file:
@@ -150,8 +236,8 @@ def origin_problem(path: Path, attributes: Mapping[str, Any], first: int, count:
                 if name != "version" and there != wanted:
                     return f"is a shard of another request ({name} is {there}, not {wanted})"
             index = file["index"]
-            if index.shape != (count,) or index[0] != first:
-                return f"does not hold the {count} sequences from {first} on"
+            if index.shape != (planned.count,) or index[0] != planned.first:
+                return f"does not hold the {planned.count} sequences from {planned.first} on"
     except (OSError, RuntimeError, KeyError, ValueError):
         return "is damaged"
     return None
