@@ -1,35 +1,53 @@
-"""Pictures: the right frames, at the right place, in files that open."""
+"""Pictures: the right frames and truth, at the right place, in files that open."""
 
+import re
+import subprocess
+import sys
+
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from strategies import table
 
 import mmgen
-from mmgen.errors import InputError
-from mmgen.preview import write_picture
+from mmgen.errors import InputError, MmgenError
+from mmgen.preview import Overlay, stored_overlay, write_picture
 
-GAP = 2
+GAP = 4
+FACTOR = 192 // 40
+ORANGE, BLUE = (255, 165, 0), (64, 190, 255)
 
 
 @pytest.fixture(scope="module")
-def frames():
+def grey():
     return mmgen.render(mmgen.GeneratorConfig(canvas=(40, 50), frames=6, digits=1), 3).frames
+
+
+@pytest.fixture(params=["grey", "colour"])
+def frames(request, grey):
+    return grey if request.param == "grey" else np.stack([grey, grey // 2, 0 * grey], axis=-1)
+
+
+def as_rgb(frame):
+    return frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=-1)
 
 
 def test_a_gif_shows_the_sequences_side_by_side_frame_by_frame(tmp_path, frames):
     write_picture(tmp_path / "a.gif", frames)
-    factor = 192 // 40
     with Image.open(tmp_path / "a.gif") as picture:
         assert (picture.format, picture.n_frames, picture.info["loop"]) == ("GIF", 6, 0)
-        assert picture.size == (factor * (3 * 50 + 2 * GAP), factor * 40)
+        assert picture.info["duration"] == 100
+        assert picture.size == (3 * FACTOR * 50 + 2 * GAP, FACTOR * 40)
+        left = FACTOR * 50 + GAP
         for t in range(6):
             picture.seek(t)
-            shown = np.asarray(picture.convert("L"))[::factor, ::factor]
-            assert np.array_equal(shown[:, 52:102], frames[1, t])
+            shown = np.asarray(picture.convert("RGB"))[::FACTOR, left : left + 200 : FACTOR]
+            assert np.abs(shown.astype(int) - as_rgb(frames[1, t])).max() <= 8 * (frames.ndim == 5)
 
 
 def test_a_png_is_a_contact_sheet_with_a_row_a_sequence(tmp_path, frames):
-    write_picture(tmp_path / "a.PNG", frames)
+    assert write_picture(tmp_path / "a.PNG", frames) == 1
     with Image.open(tmp_path / "a.PNG") as picture:
         assert (picture.format, picture.size) == ("PNG", (6 * 50 + 5 * GAP, 3 * 40 + 2 * GAP))
         sheet = np.asarray(picture)
@@ -38,11 +56,229 @@ def test_a_png_is_a_contact_sheet_with_a_row_a_sequence(tmp_path, frames):
         assert np.array_equal(sheet[top : top + 40, left : left + 50], frames[n, t])
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a", "a.gif.txt", ".gif"])
-def test_another_ending_is_refused(tmp_path, frames, name):
-    problem = f"{name}: unknown kind of picture; end the name in .gif or .png$"
+@pytest.mark.parametrize("side", [64, 63])
+def test_an_mp4_is_what_every_player_takes(tmp_path, frames, side):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+    frames = np.pad(
+        frames, ((0, 0), (0, 0), (0, side - 40), (0, side - 50), *[(0, 0)] * (frames.ndim - 4))
+    )
+    write_picture(tmp_path / "a.mp4", frames)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    decode = [
+        ffmpeg.get_ffmpeg_exe(),
+        "-i",
+        tmp_path / "a.mp4",
+        *["-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+    ]
+    decoded = subprocess.run(decode, capture_output=True, check=True)
+    factor = 192 // side
+    width, height = 3 * factor * side + 2 * GAP, factor * side
+    size = width + width % 2, height + height % 2
+    told = re.search(r"Video: (\w+) .*, (\w+)\(.*, (\d+x\d+).*, (\d+) fps", decoded.stderr.decode())
+    assert told
+    assert told.groups() == ("h264", "yuv420p", f"{size[0]}x{size[1]}", "10")
+    shown = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
+    assert len(shown) == 6
+    left = factor * side + GAP
+    for picture, frame in zip(shown, frames[1], strict=True):
+        tile = picture[1:height:factor, left + 1 : left + factor * side : factor]
+        assert np.abs(tile.astype(int) - as_rgb(frame)).mean() < 4
+
+
+def test_an_mp4_without_ffmpeg_says_how_to_get_it(tmp_path, grey, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match=r'pip install "moving-mnist\[video\]", or end the name'):
+        write_picture(tmp_path / "a.mp4", grey)
+
+
+def test_an_mp4_that_cannot_be_written_leaves_nothing(tmp_path, grey):
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+    (tmp_path / "a.mp4.partial").symlink_to("no/where")
+    with pytest.raises(MmgenError, match=r"a.mp4: could not be written \(ffmpeg: .+\)$"):
+        write_picture(tmp_path / "a.mp4", grey)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "shown"), [(58, range(58)), (59, range(0, 59, 2)), (200, range(0, 200, 4))]
+)
+def test_a_long_sheet_goes_on_below_and_then_leaves_frames_out(tmp_path, num_frames, shown):
+    step = shown.step
+    frames = np.arange(2 * num_frames, dtype=np.uint8).reshape(2, -1, 1, 1) + np.zeros(
+        (64, 64), np.uint8
+    )
+    assert write_picture(tmp_path / "a.png", frames) == step
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width <= 2000
+        sheet = np.asarray(picture)
+    lines = -(-len(shown) // 29)
+    columns = -(-len(shown) // lines)
+    assert sheet.shape == (2 * lines * 68 - GAP + (16 - GAP) * (lines > 1), columns * 68 - GAP)
+    for place, t in enumerate(shown):
+        line, column = divmod(place, columns)
+        assert sheet[68 * line, 68 * column] == frames[0, t, 0, 0]
+
+
+def test_many_sequences_of_an_animation_go_on_below(tmp_path):
+    frames = np.arange(25, dtype=np.uint8).reshape(25, 1, 1, 1) * 10 + np.zeros(
+        (2, 64, 64), np.uint8
+    )
+    write_picture(tmp_path / "a.gif", frames)
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.size == (10 * 196 - GAP, 3 * 196 - GAP)
+        assert np.asarray(picture.convert("L"))[2 * 196, 4 * 196] == frames[24, 0, 0, 0]
+
+
+def test_a_picture_that_no_program_opens_is_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"a picture of 2x\d+ px is too large, allowed are 16384 a"
+    ):
+        write_picture(tmp_path / "a.png", np.zeros((300, 1, 64, 2), np.uint8))
+
+
+# The truth on top. Boxes lie just outside the ink, circles mark bounces, all on the enlarged frame.
+
+
+def overlay_of(position, box, wraps=False, bounced=None):
+    """Return the overlay of one sequence of one digit with the label 7."""
+    position = np.array(position, np.float32)[None, :, None]
+    box = np.array(box, np.int16)[None, :, None]
+    none = np.zeros(position.shape[:3], bool)
+    bounced = none if bounced is None else np.array(bounced)[None, :, None]
+    return Overlay(np.array([[7]], np.int16), position, box, bounced, wraps)
+
+
+def drawn(tmp_path, overlay):
+    """Return what the last frame of an otherwise black sequence shows, 3 px to a canvas px."""
+    num_frames = overlay.position.shape[1]
+    write_picture(tmp_path / "a.png", np.zeros((1, num_frames, 64, 64), np.uint8), overlay)
+    with Image.open(tmp_path / "a.png") as picture:
+        return np.asarray(picture.crop((picture.width - 192, 0, picture.width, 192)))
+
+
+def is_lit(picture, y, x):
+    return bool(picture[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].any())
+
+
+NOWHERE = (-1, -1, -1, -1)
+
+
+def test_a_box_frames_the_ink_and_a_line_joins_its_centres(tmp_path):
+    box = [(20, 30, 40, 50), (30, 30, 50, 50)]
+    picture = drawn(tmp_path, overlay_of([(16, 26), (26, 26)], box))
+    for y, x in ((89, 120), (150, 120), (120, 89), (120, 150)):  # just outside 90..149
+        assert tuple(picture[y, x]) == ORANGE
+    inside = picture[90:150, 90:150].any(-1)
+    ys, xs = np.nonzero(inside)
+    assert abs(xs - 30).max() <= 2, "only the trajectory and the centre, both at x = 40 px"
+    assert (ys.min(), ys.max()) == (0, 32), "from the old centre, y = 30 px, to the new, 40 px"
+    assert picture[70:88, 88:100].any(), "the label stands above the box"
+    assert not picture[152:].any()
+    assert tuple(picture[120, 120]) == ORANGE
+
+
+def test_a_bounce_is_marked_where_it_was(tmp_path):
+    where = [(10, 10), (20, 20), (40, 40)], [(10, 10, 20, 20), (20, 20, 30, 30), (40, 40, 50, 50)]
+    plain = drawn(tmp_path, overlay_of(*where))
+    marked = drawn(tmp_path, overlay_of(*where, bounced=[False, True, False]))
+    ys, xs = np.nonzero((plain != marked).any(-1))
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (71, 79, 71, 79)
+
+
+def test_a_digit_that_has_left_keeps_only_its_trajectory(tmp_path):
+    position = [(20, 20), (20, 54), (20, 56), (20, 80)]
+    box = [(24, 24, 34, 34), (24, 58, 34, 64), (24, 60, 34, 64), NOWHERE]  # two are cut off
+    picture = drawn(tmp_path, overlay_of(position, box))
+    ys, xs = np.nonzero(picture.any(-1))
+    assert set(ys) == {29 * 3}
+    assert (xs.min(), xs.max()) == (29 * 3, 191)
+
+
+def test_an_absent_digit_leaves_nothing(tmp_path):
+    position = [(20, 20), (np.nan, np.nan)]
+    assert not drawn(tmp_path, overlay_of(position, [(24, 24, 34, 34), NOWHERE])).any()
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_only_on_a_torus_a_trajectory_jumps(tmp_path, wraps):
+    position = [(20, 40), (20, 50), (20, 60), (20, 6)]
+    box = [(24, x, 34, x + 10) for x in (44, 54, 0, 10)]  # the middle lies at 49, 59, 5, 15
+    picture = drawn(tmp_path, overlay_of(position, box, wraps))
+    assert is_lit(picture, 29 * 3, 7 * 3) == wraps, "from the left edge on"
+    assert is_lit(picture, 29 * 3, 55 * 3)
+    assert is_lit(picture, 29 * 3, 35 * 3) != wraps
+
+
+def test_digits_have_colours_of_their_own_and_frames_stay_below(tmp_path):
+    block = mmgen.render(indices=2)
+    overlay = Overlay(block.label, block.position, block.box, block.bounced)
+    write_picture(tmp_path / "plain.gif", block.frames)
+    write_picture(tmp_path / "a.gif", block.frames, overlay)
+    pictures = []
+    for name in ("plain.gif", "a.gif"):
+        with Image.open(tmp_path / name) as picture:
+            picture.seek(12)
+            pictures.append(np.asarray(picture.convert("RGB")).astype(int))
+    plain, over = pictures
+    assert plain.shape == over.shape
+    for color in (ORANGE, BLUE):
+        assert (abs(over - color).max(-1) < 16).sum() > 100
+    assert (abs(over - plain).max(-1) > 16).mean() < 0.1
+
+
+def test_a_stored_overlay_equals_the_live_one(run_mmgen, tmp_path):
+    small = ["--set", "canvas=40x50", "--set", "frames=3..4", "--set", "digits=1..2"]
+    run_mmgen("generate", tmp_path / "a", *small, "--train", 0, "--val", 0, "--test", 5)
+    outs = [tmp_path / name for name in ("stored.png", "live.png", "plain.png")]
+    told = run_mmgen("preview", tmp_path / "a", "--overlay", "--index", "1..3,0", "-o", outs[0])
+    assert told.stdout == f"{outs[0]}: 4 sequences of 4 frames\n"
+    run_mmgen("preview", *small, "--overlay", "--index", "1,2,3,0", "-o", outs[1])
+    run_mmgen("preview", *small, "--index", "1,2,3,0", "-o", outs[2])
+    stored, live, plain = (out.read_bytes() for out in outs)
+    assert stored == live != plain
+    stored = mmgen.open(tmp_path / "a")["test"]
+    assert stored_overlay(stored, [stored[4]]).wraps is False
+    stored.manifest.config["motion"] = "wrap"
+    assert stored_overlay(stored, [stored[4]]).wraps is True
+
+
+def test_a_sheet_with_frames_left_out_says_so(run_mmgen, tmp_path):
+    out = tmp_path / "a.png"
+    told = run_mmgen("preview", "--set", "frames=150", "--index", "0..1", "-o", out).stdout
+    assert told == f"{out}: 2 sequences of 150 frames, one frame in 3 is shown\n"
+
+
+def test_without_annotations_there_is_nothing_to_overlay(
+    run_mmgen, copied_dataset, vouch_for, tmp_path
+):
+    with h5py.File(copied_dataset / "test/test-000000.h5", "a") as file:
+        del file["box"]
+    vouch_for(copied_dataset, "test/test-000000.h5")
+    told = run_mmgen("preview", copied_dataset, "--overlay", "-o", tmp_path / "a.gif", code=2)
+    why = "has no box of its digits, so there is nothing to overlay"
+    assert told.stderr == f"Error: {copied_dataset}: {why}\n"
+
+
+BAD_INPUT = table("""
+3..1 => '3..1' is no list such as 0,5 or 0..3
+0,a => '0,a' is no list such as 0,5 or 0..3
+1..2..3 => '1..2..3' is no list such as 0,5 or 0..3
+0..1000000000000 => '0..1000000000000' asks for too many sequences, a picture holds 1000
+0..998,1,2 => '0..998,1,2' asks for too many sequences, a picture holds 1000
+""")
+
+
+@pytest.mark.parametrize(("index", "line"), BAD_INPUT)
+def test_a_list_of_sequences_is_checked(run_mmgen, tmp_path, index, line):
+    told = run_mmgen("preview", "--index", index, "-o", tmp_path / "a.gif", code=2).stderr
+    assert told.splitlines()[-1] == f"Error: Invalid value for --index: {line}"
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a", "a.gif.txt", ".gif"])
+def test_another_ending_is_refused(tmp_path, grey, name):
+    problem = f"{name}: unknown kind of picture; end the name in .gif, .png or .mp4$"
     with pytest.raises(InputError, match=problem):
-        write_picture(tmp_path / name, frames)
+        write_picture(tmp_path / name, grey)
 
 
 def test_show_takes_blocks_sequences_and_arrays_of_any_depth(small_dataset, frames):
@@ -52,5 +288,9 @@ def test_show_takes_blocks_sequences_and_arrays_of_any_depth(small_dataset, fram
     assert np.array_equal(mmgen.show(frames[0, 0]), sheet[:40, :50])
     for holder in (mmgen.render(indices=1), mmgen.open(small_dataset)["test"][0]):
         assert np.array_equal(mmgen.show(holder), mmgen.show(holder.frames))
-    with pytest.raises(InputError, match=r"frames of shape \(3,\); show takes \(H, W\) to \(N, T"):
-        mmgen.show(np.zeros(3))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 1, 1, 4), (0, 20, 64, 64)])
+def test_show_refuses_what_is_no_frames(shape):
+    with pytest.raises(InputError, match=r"frames of shape \(.*\); show takes \(H, W\) to \(N, T"):
+        mmgen.show(np.zeros(shape))
