@@ -9,18 +9,29 @@ import pytest
 from strategies import table
 
 import mmgen
+from mmgen.card import dataset_id
 from mmgen.cli import main
-from mmgen.config import GeneratorConfig, load_config
+from mmgen.config import GeneratorConfig
+from mmgen.presets import load_config
 
 # The contract: a change here is a line in the CHANGELOG.
 COMMANDS = {
-    "generate": "OUT --preset --config --set --train --val --test --seed --shard-size --workers "
-    "--overwrite --json",
-    "info": "DATA --json",
-    "verify": "DATA --regrow",
-    "preview": "DATA --preset --config --set --seed -o --out --split --index",
+    "generate": "OUT --preset --config --set --glyphs --train --val --test --seed --from "
+    "--shard-size --workers --masks --overwrite --json",
+    "info": "DATA --json --bibtex",
+    "verify": "DATA --regrow --glyphs",
+    "preview": "DATA --preset --config --set --glyphs --seed -o --out --split --index --overlay",
+    "stats": "DATA -o --out --split --sequences --json",
+    "export": "DATA OUT --to --split --sequences",
+    "import": "FILE OUT --split --axes --shard-size --json",
     "presets": "NAME",
 }
+
+
+PRESET_NAMES = [
+    *["srivastava", "openstl", "tfds", "svg-deterministic", "svg-stochastic", "mnist++", "tencia"],
+    *["easy", "medium", "hard", "extreme", "circle"],
+]
 
 
 def test_commands_and_options_are_these():
@@ -67,12 +78,13 @@ def out(run_mmgen, tmp_path):
 def test_generate_info_and_verify_tell_the_same(run_mmgen, out):
     size = sum(path.stat().st_size for path in out.rglob("*.h5"))
     again = run_mmgen("generate", out, *SMALL, "--train", 5, "--val", 0, "--test", 2)
-    assert (
-        again.stdout == f"{out}: 7 sequences in 2 shards, {size / 1e6:.1f} MB, all there already\n"
+    name = dataset_id(mmgen.open(out).manifest)
+    assert again.stdout == (
+        f"{out}: {name}, 7 sequences in 2 shards, {size / 1e6:.1f} MB, all there already\n"
     )
     assert again.stderr == ""
     told = run_mmgen("info", out).stdout
-    assert told.startswith(f"{out}: made by mmgen {mmgen.__version__}, seed 0\n")
+    assert told.startswith(f"{out}: made by mmgen {mmgen.__version__}, seed 0\n  id {name}\n")
     assert re.search(r"train +5 sequences +1 shards +0\.0 MB   glyphs 0\.\.54999\n", told)
     assert re.search(r"test +2 sequences +1 shards +0\.0 MB   glyphs 60000\.\.69999\n", told)
     assert "  canvas = 30x40\n" in told
@@ -92,25 +104,43 @@ def test_a_preview_of_the_stored_set_equals_the_live_one(run_mmgen, out, tmp_pat
 def test_json_is_for_machines(run_mmgen, out):
     sizes = {path.parent.name: path.stat().st_size for path in out.rglob("*.h5")}
     request = *SMALL, "--train", 5, "--val", 0, "--test", 2
+    name = dataset_id(mmgen.open(out).manifest)
     assert json.loads(run_mmgen("generate", out, *request, "--json").stdout) == {
-        **{"path": str(out), "splits": {"train": 5, "test": 2}},
+        **{"path": str(out), "id": name, "splits": {"train": 5, "test": 2}},
         **{"shards": 2, "bytes": sum(sizes.values())},
     }
     told = json.loads(run_mmgen("info", out, "--json").stdout)
+    assert told["id"] == name
     assert told["splits"]["train"] == {"count": 5, "shards": 1, "bytes": sizes["train"]}
     assert told["config"] == load_config(assignments=SMALL[1::2]).model_dump()
     assert (told["seed"], told["codec"], told["shard_size"]) == (0, "gzip", 8192)
 
 
-def test_a_printed_preset_can_be_fed_back(run_mmgen, tmp_path):
-    assert [line.split()[0] for line in run_mmgen("presets").stdout.splitlines()] == ["srivastava"]
+def test_presets_are_listed_in_order_each_with_what_it_is(run_mmgen):
+    lines = run_mmgen("presets").stdout.splitlines()
+    described = {name: description for name, (_, description) in mmgen.PRESETS.items()}
+    assert [line.split(maxsplit=1)[0] for line in lines] == PRESET_NAMES
+    assert [line.split(maxsplit=1)[1] for line in lines] == [*described.values()]
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_a_printed_preset_can_be_fed_back(run_mmgen, tmp_path, name):
+    path = tmp_path / "mine.toml"
+    path.write_text(run_mmgen("presets", name).stdout)
+    assert load_config(path=path) == load_config(name)
+    small = "--set", "frames=2", "-o", tmp_path / "a.png", "--index", 3
+    told = run_mmgen("preview", "--config", path, *small).stdout
+    assert told.endswith("a.png: 1 sequences of 2 frames\n")
+    picture = (tmp_path / "a.png").read_bytes()
+    run_mmgen("preview", "--preset", name, *small)
+    assert (tmp_path / "a.png").read_bytes() == picture
+
+
+def test_a_printed_preset_can_be_edited(run_mmgen, tmp_path):
     text = run_mmgen("presets", "srivastava").stdout
     path = tmp_path / "mine.toml"
-    path.write_text(text)
-    assert load_config(path=path) == GeneratorConfig()
     path.write_text(text.replace('canvas = "64x64"', 'canvas = "30x40"'))
-    told = run_mmgen("preview", "--config", path, "-o", tmp_path / "a.png").stdout
-    assert told.endswith("a.png: 4 sequences of 20 frames\n")
+    assert load_config(path=path) == GeneratorConfig(canvas=(30, 40))
 
 
 # One line and an exit code for every failure.
@@ -118,11 +148,20 @@ def test_a_printed_preset_can_be_fed_back(run_mmgen, tmp_path):
 BAD_INPUT = table("""
 render => No such command 'render'.
 generate => Missing argument 'OUT'.
-generate new --preset fast => preset 'fast' does not exist; choose from: srivastava
-generate new --set size=1 => field 'size' does not exist; fields are: canvas, frames, digits, speed, glyphs, rendering
+generate new --preset fast => preset 'fast' does not exist; choose from: {presets}
+generate new --set size=1 => field 'size' does not exist; fields are: {fields}
 generate new --set digits=3..1 => digits: '3..1' is upside down: a range is written low..high
 generate new --set digits=0 => digits: 0 is out of range, allowed are 1..255
 generate new --set canvas=27 => canvas: 27x27 is smaller than a glyph of 28x28; enlarge canvas
+generate new --set glyph_size=65x1 => canvas: 64x64 is smaller than a glyph of 65x1; enlarge canvas
+generate new --set margin=19 => margin: 19.0 px on every side of a canvas of 64x64 leaves no room for a glyph of 28x28; lower margin
+generate new --preset mnist++ --set margin=33 => margin: 33.0 px on every side of a canvas of 64x64 leaves no room for the centre; lower margin
+generate new --set classes=10,11 => classes: 10 is no label of mnist, split train; labels are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+generate new --set motion=fly => motion: input should be 'bounce', 'reflect', 'stochastic', 'wrap', 'leave', 'circle', 'gravity' or 'turn', got 'fly'
+generate new --set noise=256 => noise: 256.0 is out of range, allowed are 0..255
+generate new --preset tencia --set motion=reflect => bounce: does nothing with motion = reflect, only with bounce; otherwise set bounce=clamp
+generate new --preset svg-stochastic --set speed=3.5 => speed: 3.5 is no whole number, which velocity = whole-components needs
+generate new --preset extreme --set occluder_size=65 => occluder_size: 65 is larger than the canvas 64x64
 generate new --config no.toml => no.toml: cannot be read (No such file or directory)
 generate new --train -1 => train: -1 sequences; allowed are 0..1000000000000
 generate new --val 1000000000001 => val: 1000000000001 sequences; allowed are 0..1000000000000
@@ -137,19 +176,30 @@ generate foreign => foreign: holds something else; name an empty or a new folder
 generate foreign --overwrite => {here}/foreign: is no data set of ours and is not overwritten
 generate file => file: is a file; name a folder
 generate {data} => {data}: holds a data set of another request (canvas is 32x40, asked for is 64x64); name another folder, or overwrite it
+generate new --from {data} --seed 5 => --seed contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --set digits=3 => --set contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --preset tfds => --preset contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --config no.toml => --config contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --train 3 => --train contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --val 3 => --val contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --test 3 => --test contradicts --from, whose manifest says it; leave it out
+generate new --from {data} --shard-size 0 => shard size: 0 is out of range, allowed are 1..1000000
+generate new --from {data}/request.json => {data}/request.json: splits is missing or has the wrong type
+generate new --from foreign => foreign/manifest.json: cannot be read ([Errno 2] No such file or directory: 'foreign/manifest.json')
 info foreign => foreign: is no data set (no manifest.json); make one with `mmgen generate`
 verify new => new: is no data set (no manifest.json); make one with `mmgen generate`
 verify {data} --regrow 0 => Invalid value for --regrow: say how many sequences, or all
 preview => Missing option '-o' / '--out'.
-preview -o a.mp4 => a.mp4: unknown kind of picture; end the name in .gif or .png
+preview -o a.avi => a.avi: unknown kind of picture; end the name in .gif, .png or .mp4
 preview -o no/a.gif => no: is no folder; make it first
 preview --split dev -o a.gif => split 'dev' does not exist; choose from: train, val, test
-preview --index 1;2 -o a.gif => Invalid value for --index: '1;2' is no list such as 0,1,2
+preview --index 1;2 -o a.gif => Invalid value for --index: '1;2' is no list such as 0,5 or 0..3
 preview --index -1 -o a.gif => index -1 is out of range, sequences count from 0
 preview --index 9223372036854775808 -o a.gif => an index is out of range, allowed are 0..9223372036854775807
 preview {data} --split val --index 3 -o a.gif => Invalid value for --index: 3 is out of range, val has 3 sequences
 preview {data} --split dev -o a.gif => {data}: has no split 'dev'; there are: train, val, test
-presets fast => preset 'fast' does not exist; choose from: srivastava
+preview --preset circle --set overlap=min -o a.gif => overlap: input should be 'max', 'add' or 'over', got 'min'
+presets fast => preset 'fast' does not exist; choose from: {presets}
 """)  # noqa: E501
 
 
@@ -162,6 +212,10 @@ def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
     (tmp_path / "foreign/notes.txt").touch()
     (tmp_path / "file").touch()
     places = {"data": small_dataset, "here": tmp_path}
+    places |= {
+        "presets": ", ".join(PRESET_NAMES),
+        "fields": ", ".join(GeneratorConfig.model_fields),
+    }
     result = run_mmgen(*command.format(**places).split(), code=2)
     *usage, last = result.stderr.splitlines()
     assert last == "Error: " + line.format(**places)
@@ -178,7 +232,8 @@ def test_a_manifest_that_is_damaged_or_missing_is_bad_input(run_mmgen, copied_da
     manifest.unlink()
     line = run_mmgen("info", copied_dataset, code=2).stderr
     assert (
-        line == f"Error: {copied_dataset}: is not finished; run the same `mmgen generate` again\n"
+        line == f"Error: {copied_dataset}: is not finished; run the same `mmgen generate` or "
+        "`mmgen import` again\n"
     )
 
 
@@ -190,7 +245,7 @@ def test_content_that_does_not_hold_ends_in_one_line_and_exit_1(
     os.truncate(shard, 4000)
     problem = (
         f"{shard}: has 4000 bytes, the manifest says {size}: truncated or replaced; delete the "
-        "file and run the same `mmgen generate` again\n"
+        "file and run the same `mmgen generate` or `mmgen import` again\n"
     )
     told = run_mmgen("preview", copied_dataset, "-o", tmp_path / "a.gif", code=1)
     assert told.stderr == f"Error: {problem}"

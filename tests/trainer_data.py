@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from click.testing import CliRunner
 
-from mmgen.config import load_config as load_generator_config
 from mmgen.pipeline import generate_dataset
+from mmgen.presets import load_config as load_generator_config
 from trainer.cli import main
 from trainer.config import load_config
 

@@ -17,7 +17,7 @@ class OneLineErrors(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (MmgenError, TrainerError, OSError, KeyboardInterrupt) as error:
+        except (MmgenError, TrainerError, OSError, MemoryError, KeyboardInterrupt) as error:
             explained = explain(error)
             if isinstance(error, KeyboardInterrupt):
                 is_fit = ctx.invoked_subcommand == "fit"

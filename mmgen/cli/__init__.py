@@ -8,10 +8,13 @@ from typing import Any
 import click
 
 from mmgen import __version__
+from mmgen.cli.export import export
 from mmgen.cli.generate import generate
+from mmgen.cli.import_ import import_
 from mmgen.cli.info import info
 from mmgen.cli.presets import presets
 from mmgen.cli.preview import preview
+from mmgen.cli.stats import stats
 from mmgen.cli.verify import verify
 from mmgen.errors import MmgenError, explain
 
@@ -23,7 +26,7 @@ class OneLineErrors(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (MmgenError, OSError, KeyboardInterrupt) as error:
+        except (MmgenError, OSError, MemoryError, KeyboardInterrupt) as error:
             explained = explain(error)
             if explained is None or ctx.params.get("traceback"):
                 raise
@@ -41,5 +44,5 @@ def main(traceback: bool) -> None:
     """
 
 
-for command in (generate, info, verify, preview, presets):
+for command in (generate, info, verify, preview, stats, export, import_, presets):
     main.add_command(command)

@@ -6,18 +6,31 @@ from pathlib import Path
 import click
 
 from mmgen.cli.options import open_data
+from mmgen.errors import InputError
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def info(data: Path, as_json: bool) -> None:
+@click.option("--bibtex", "as_bibtex", is_flag=True, help="Print how to cite it.")
+def info(data: Path, as_json: bool, as_bibtex: bool) -> None:
     """Say what is in a data set.
 
     Example: mmgen info data/easy
     """
-    dataset = open_data(data)
-    manifest = dataset.manifest
+    from mmgen.card import bibtex, dataset_id
+
+    if as_json and as_bibtex:
+        raise click.UsageError("--json and --bibtex exclude each other; leave one out")
+    manifest = open_data(data).manifest
+    if as_bibtex:
+        click.echo(bibtex(manifest), nl=False)
+        return
+    try:
+        identity = dataset_id(manifest)
+        shown = identity
+    except InputError as error:  # a set of a later version can be described all the same
+        identity, shown = None, f"unknown: {error}"
     splits = {
         name: {
             "count": split.count,
@@ -29,6 +42,7 @@ def info(data: Path, as_json: bool) -> None:
     if as_json:
         described = {
             "path": str(data),
+            "id": identity,
             "version": manifest.version,
             "seed": manifest.seed,
             "config": manifest.config,
@@ -39,7 +53,11 @@ def info(data: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(described))
         return
-    click.echo(f"{data}: made by mmgen {manifest.version}, seed {manifest.seed}")
+    if manifest.config is None:
+        click.echo(f"{data}: imported by mmgen {manifest.version}")
+    else:
+        click.echo(f"{data}: made by mmgen {manifest.version}, seed {manifest.seed}")
+    click.echo(f"  id {shown}")
     for name, facts in splits.items():
         pool = manifest.glyphs.get(name)
         glyphs = f"glyphs {pool[0]}..{pool[1] - 1}" if pool else "glyphs unknown"

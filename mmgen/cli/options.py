@@ -1,17 +1,34 @@
-"""What several commands share: options, and opening a data set."""
+"""What several commands share: options, opening a data set, and saying what was made."""
 
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from mmgen.shard.manifest import Manifest
     from mmgen.shard.reader import DataSet
 
 
 def config_options(command: Any) -> Any:
-    """Add --preset, --config and --set."""
+    """Add --preset, --config, --set and --glyphs, which joins the assignments as the last one."""
+
+    @wraps(command)
+    def with_glyphs(
+        *args: Any, glyphs: str | None, assignments: tuple[str, ...], **others: Any
+    ) -> Any:
+        last = () if glyphs is None else (f"glyphs={glyphs}",)
+        return command(*args, assignments=assignments + last, **others)
+
+    decorated: Any = with_glyphs
     for option in (
+        click.option(
+            "--glyphs",
+            metavar="SET",
+            help="mnist, fashion, kmnist, emnist-letters, qmnist, or a path: IDX images, an .npz, "
+            "a folder of those or of PNGs. The same as --set glyphs=SET.",
+        ),
         click.option(
             "--set",
             "assignments",
@@ -24,8 +41,8 @@ def config_options(command: Any) -> Any:
         ),
         click.option("--preset", default="srivastava", show_default=True, help="Where to start."),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 seed_option = click.option(
@@ -38,3 +55,14 @@ def open_data(data: Path) -> "DataSet":
     from mmgen.shard.reader import open_dataset
 
     return open_dataset(data)
+
+
+def told_as_json(out: Path, manifest: "Manifest") -> dict[str, Any]:
+    """Say where a data set is and how large, as the --json of what made it does."""
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    return {
+        "path": str(out),
+        "splits": {name: split.count for name, split in manifest.splits.items()},
+        "shards": len(shards),
+        "bytes": sum(shard.bytes for shard in shards),
+    }

@@ -12,7 +12,8 @@ def presets(name: str | None) -> None:
 
     Example: mmgen presets srivastava > mine.toml
     """
-    from mmgen.config import PRESETS, find_preset, to_toml
+    from mmgen.config import to_toml
+    from mmgen.presets import PRESETS, find_preset
 
     if name is None:
         for known, (_, description) in PRESETS.items():

@@ -11,7 +11,8 @@ from mmgen.errors import ShardError
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--regrow", metavar="N|all", help="Render N of each split again, compare bytes.")
-def verify(data: Path, regrow: str | None) -> None:
+@click.option("--glyphs", metavar="SET", help="Where its glyphs lie here, for --regrow.")
+def verify(data: Path, regrow: str | None, glyphs: str | None) -> None:
     """Check every shard against the manifest, its checksums and, if asked, its config.
 
     Example: mmgen verify data/easy --regrow 100
@@ -21,6 +22,8 @@ def verify(data: Path, regrow: str | None) -> None:
 
     if regrow not in (None, "all") and not (regrow.isdecimal() and int(regrow) > 0):
         raise click.BadParameter("say how many sequences, or all", param_hint="--regrow")
+    if glyphs is not None and regrow is None:
+        raise click.UsageError("--glyphs is for rendering again; add --regrow, or leave it out")
     dataset = open_data(data)
     total = sum(len(split) for split in dataset.splits.values())
     problems: list[str] = []
@@ -30,10 +33,13 @@ def verify(data: Path, regrow: str | None) -> None:
         wanted = None if regrow == "all" else int(regrow)
         asked = sum(min(wanted or total, len(split)) for split in dataset.splits.values())
         with progress_bar("rendered", asked) as progress:
-            problems += find_difference(dataset, wanted, progress)
+            problems += find_difference(dataset, wanted, progress, glyphs)
     for problem in problems:
         click.echo(problem)
     if problems:
         raise ShardError(f"{data}: {len(problems)} of its parts do not hold; each is named above")
-    again = f", {regrow} of each split rendered again and equal" if regrow else ""
+    asked_for = "all" if regrow == "all" else f"up to {regrow}"
+    again = f", {asked_for} of each split rendered again and equal" if regrow else ""
+    if dataset.manifest.config is None:
+        again = "; imported, so there is no config to render them from again"
     click.echo(f"{data}: {total} sequences hold{again}")
