@@ -76,6 +76,8 @@ Floats = Annotated[FloatRange, BeforeValidator(_range_bounds), PlainSerializer(a
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; InputError if it is missing or does not parse."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise InputError(f"{path}: is no file")
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:

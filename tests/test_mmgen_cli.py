@@ -163,6 +163,8 @@ generate new --preset tencia --set motion=reflect => bounce: does nothing with m
 generate new --preset svg-stochastic --set speed=3.5 => speed: 3.5 is no whole number, which velocity = whole-components needs
 generate new --preset extreme --set occluder_size=65 => occluder_size: 65 is larger than the canvas 64x64
 generate new --config no.toml => no.toml: cannot be read (No such file or directory)
+generate new --config pipe => pipe: is no file
+generate new --from pipe => pipe: is no file
 generate new --train -1 => train: -1 sequences; allowed are 0..1000000000000
 generate new --val 1000000000001 => val: 1000000000001 sequences; allowed are 0..1000000000000
 generate new --train 0 --val 0 --test 0 => no split has any sequence; ask for at least one
@@ -211,6 +213,7 @@ def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/notes.txt").touch()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     places = {"data": small_dataset, "here": tmp_path}
     places |= {
         "presets": ", ".join(PRESET_NAMES),
@@ -220,7 +223,9 @@ def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
     *usage, last = result.stderr.splitlines()
     assert last == "Error: " + line.format(**places)
     assert not usage or usage[0].startswith("Usage: "), "click's own errors keep their hint"
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "foreign", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        *("file", "foreign", "notes.txt", "pipe")
+    ]
 
 
 def test_a_manifest_that_is_damaged_or_missing_is_bad_input(run_mmgen, copied_dataset):

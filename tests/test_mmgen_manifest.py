@@ -35,6 +35,7 @@ m["shard_size"] = 10**30 => shard_size is 1000000000000000000000000000000, allow
 m["glyphs"] = "mnist" => glyphs is missing or has the wrong type
 m["glyphs"]["train"] = 5 => glyphs: train is missing or has the wrong type
 m["glyphs"]["val"] = ["a", 2] => glyphs: val is ['a', 2], expected is [first, last]
+m["splits"] = {} => lists no split; is this a data set?
 m["splits"] = [] => splits is missing or has the wrong type
 m["splits"]["dev"] = {} => splits ['dev'] do not exist
 m["splits"]["train"] = None => splits.train: is no JSON object

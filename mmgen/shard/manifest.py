@@ -70,6 +70,8 @@ class Manifest:
         splits = fields.take("splits", dict)
         if unknown := set(splits) - set(schema.SPLITS):
             raise InputError(f"{where}: splits {sorted(unknown)} do not exist")
+        if not splits:
+            raise InputError(f"{where}: lists no split; is this a data set?")
         return cls(
             version=fields.take("version", str),
             config=fields.take("config", (dict, type(None))),
@@ -146,6 +148,8 @@ def canonical_json(data: Any) -> str:
 def read_json_file(path: Path) -> str:
     """Read a small text file; InputError if it is missing, unreadable or absurdly large."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise InputError(f"{path}: is no file")
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise InputError(f"{path}: is larger than {_MAX_JSON_BYTES} bytes; not one of ours")
         return path.read_text(encoding="utf-8")
