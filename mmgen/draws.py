@@ -258,12 +258,14 @@ def as_index(indices: Iterable[int]) -> NDArray[np.int64]:
     try:
         if isinstance(indices, range):  # many times as fast
             index = np.arange(indices.start, indices.stop, indices.step, dtype=np.int64)
+            smallest = min(indices[0], indices[-1]) if indices else 0
         else:
             index = np.fromiter(map(operator.index, indices), np.int64)
+            smallest = int(index.min()) if index.size else 0
     except OverflowError as error:
         raise InputError(f"an index is out of range, allowed are 0..{MAX_SEED}") from error
-    if index.size and index.min() < 0:
-        raise InputError(f"index {index.min()} is out of range, sequences count from 0")
+    if smallest < 0:
+        raise InputError(f"index {smallest} is out of range, sequences count from 0")
     return index
 
 

@@ -600,7 +600,10 @@ def deform(glyph_index, position, quantity, shared, rules, angle, scale, light):
         bright = 1.0
         factor = shared[n, OF_ILLUMINATION]
         for t in range(position.shape[1]):
-            if t > 0 and factor != 1.0:
+            if factor == 1.0:
+                light[n, t] = 4096
+                continue
+            if t > 0:
                 is_growing = (t // rules.period) % 2 == 1
                 bright = bright / factor if is_growing else bright * factor
             light[n, t] = np.int64(min(np.floor(4096.0 * bright + 0.5), 65535.0))
