@@ -521,18 +521,20 @@ def _bounce(state, num_frames, speed, rules, position, velocity, bounced, n, k):
     for t in range(num_frames):
         bounced[n, t, k] = False
     for axis in range(2):
-        at, heading, unit = state[_AT, axis], state[_DIRECTION, axis], state[_UNIT, axis]
+        at, unit = state[_AT, axis], state[_UNIT, axis]
         low, high = state[_LOW, axis], state[_HIGH, axis]
-        step = speed / unit
+        is_held = high <= low
+        step = state[_DIRECTION, axis] * (speed / unit)
+        leaving = np.float32(state[_DIRECTION, axis] * speed)
         for t in range(num_frames):
             if t > 0 or rules.steps_first:
-                at += heading * step
-                if high > low and (at <= low or at >= high):
+                at += step
+                if (at <= low or at >= high) and not is_held:
                     at = low if at <= low else high
-                    heading = -heading
+                    step, leaving = -step, -leaving
                     bounced[n, t, k] = True
             position[n, t, k, axis] = _rounded(unit * at, rules)
-            velocity[n, t, k, axis] = np.float32(heading * speed)
+            velocity[n, t, k, axis] = leaving
 
 
 @kernel
