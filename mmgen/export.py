@@ -67,6 +67,8 @@ def export_split(
     """
     count = num_exported(split, kind, num_sequences)
     if kind in ("gif", "mp4"):
+        if out.suffix.lower()[1:] in KINDS:
+            raise InputError(f"{out}: {kind} makes one file a sequence; name a folder for them")
         _write_animations(split, count, out, kind, progress)
         return out
     path = _file_to_write(split, out, kind)

@@ -130,6 +130,8 @@ REFUSED = {
     ("npz", "a.gif"): "a.gif: is no name for npz; end it in .npz, or name a folder",
     ("npy", "there"): "there: is a file; name a folder, or a file that ends in .npy",
     ("npz", "there.npz"): "there.npz: exists already; name another, or delete it",
+    ("gif", "a.gif"): "a.gif: gif makes one file a sequence; name a folder for them",
+    ("mp4", "a.MP4"): "a.MP4: mp4 makes one file a sequence; name a folder for them",
     ("gif", "there"): "there: exists already; name an empty or a new folder",
     ("gif", "."): ".: exists already; name an empty or a new folder",
     ("gif", "no/a"): "{here}/no: is no folder; make it first",

@@ -7,7 +7,7 @@ from strategies import table
 
 import mmgen
 from mmgen.errors import InputError
-from mmgen.shard.manifest import Manifest
+from mmgen.shard.manifest import Manifest, write_atomic
 
 
 def test_a_manifest_comes_back_equal(small_dataset):
@@ -87,3 +87,15 @@ def test_an_absurdly_large_manifest_is_not_read(copied_dataset):
         file.truncate(2**40)  # sparse: a terabyte that takes no room
     with pytest.raises(InputError, match=r"manifest\.json: is larger than \d+ bytes; not one of o"):
         mmgen.open(copied_dataset)
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.json").write_text("before")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(tmp_path / "a.json", "after")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "before"

@@ -160,11 +160,15 @@ def read_json_file(path: Path) -> str:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a small file under a partial name, then rename: its final name means complete."""
     partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    replace_durably(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        replace_durably(partial, path)
+    except BaseException:  # a full disk, an interrupt: nobody else will clear it away
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def replace_durably(partial: Path, path: Path) -> None:
