@@ -147,17 +147,17 @@ class Drawer:
         return self._draw(index, rules, self.counts, self.bounds, 0)
 
     def draw_distractors(
-        self, index: NDArray[np.int64], rules: tracks.Rules, number: int, side: int
+        self, index: NDArray[np.int64], rules: tracks.Rules, num_distractors: int
     ) -> Draws:
-        """Draw `number` moving patches of side x side px for each sequence."""
-        return self._draw_extras(index, rules, number, side, FIRST_DISTRACTOR)
+        """Draw the moving patches of each sequence."""
+        return self._draw_extras(index, rules, num_distractors, FIRST_DISTRACTOR)
 
-    def draw_occluder(self, index: NDArray[np.int64], rules: tracks.Rules, side: int) -> Draws:
-        """Draw an occluder of side x side px for each sequence."""
-        return self._draw_extras(index, rules, 1, side, OCCLUDER)
+    def draw_occluder(self, index: NDArray[np.int64], rules: tracks.Rules) -> Draws:
+        """Draw the occluder of each sequence."""
+        return self._draw_extras(index, rules, 1, OCCLUDER)
 
     def _draw_extras(
-        self, index: NDArray[np.int64], rules: tracks.Rules, number: int, side: int, first: int
+        self, index: NDArray[np.int64], rules: tracks.Rules, number: int, first: int
     ) -> Draws:
         counts = self.counts.copy()
         counts[0] = number

@@ -218,7 +218,6 @@ class _Renderer:
             drawn.num_frames,
             drawn.glyph_index,
             self.patches.first,
-            0,
             self.patches.size,
             drawn.start,
             drawn.direction,
@@ -281,7 +280,7 @@ class _Renderer:
         is_black = config.background == "black"
         if not is_black:
             self._fill_background(block.index, drawn, frames)
-        cover = self._cover(block.index, drawn)
+        cover = self._cover(block.index)
         is_missing = np.zeros(frames.shape[:2], np.bool_)
         if config.missing > 0:
             until = self.rules.random_until
@@ -400,7 +399,7 @@ class _Renderer:
             )
             return
         side = config.distractor_size
-        moved = self.drawer.draw_distractors(index, self._plain_rules, config.distractors, side)
+        moved = self.drawer.draw_distractors(index, self._plain_rules, config.distractors)
         position = self._move_plainly(moved, side)
         effects.paint_distractors(
             *(self.drawer.key, index, patches.bordered, patches.size),
@@ -411,13 +410,13 @@ class _Renderer:
     def _cover_px(self) -> int:
         return self.config.occluder_size if self.config.occluder != "none" else 0
 
-    def _cover(self, index: NDArray[np.int64], drawn: Draws) -> NDArray[np.int64]:
+    def _cover(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the occluder's corner is: int64 (N, T, 2)."""
         config = self.config
         if config.occluder == "none":
             return np.empty((0, 0, 2), np.int64)
         side = config.occluder_size
-        moved = self.drawer.draw_occluder(index, self._plain_rules, side)
+        moved = self.drawer.draw_occluder(index, self._plain_rules)
         if config.occluder == "static":
             corner = (moved.start[:, 0] * (np.array(config.canvas) - side)).astype(np.int64)
             return np.repeat(corner[:, None], config.frames.high, 1)
@@ -470,9 +469,9 @@ def block_length(config: GeneratorConfig) -> int:
 
 
 def check_config(config: GeneratorConfig, glyphs: GlyphSet) -> None:
-    """Refuse a config that leaves the glyphs of any split no room or no class: InputError."""
+    """Refuse, with an InputError, a config that cannot be rendered with some split's glyphs."""
     for split in glyphs.splits:
-        check_room(config, Drawer(config, glyphs, 0, split).patches)
+        _Renderer(config, glyphs, 0, split, None)
 
 
 def _checked(out: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -244,7 +244,7 @@ def _shift(images, glyph, ink_box, begin, light, ink, extent, corner, k):
     if IS_JITTED:
         first_row = glyph * images.shape[1] + first_y + 1
         source = images.ctypes.data + np.uint64(first_row * row_px + first_x + 1)
-        target = ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2])
+        target, row_ink = _room_of(ink, k)
         for i in range(num_rows):
             extent[k, i, 0], extent[k, i, 1] = 0, num_columns
             clear(target)
@@ -258,7 +258,7 @@ def _shift(images, glyph, ink_box, begin, light, ink, extent, corner, k):
                     num_columns - j,
                 )
             clear(target + np.uint64(LANES + num_columns))
-            target += np.uint64(ink.shape[2])
+            target += np.uint64(row_ink)
             source += np.uint64(row_px)
         return
     for i in range(num_rows):
@@ -297,7 +297,7 @@ def _warp(cells, border, glyph, ink_box, begin, step, light, ink, extent, corner
     """
     along, across = step
     num_rows, side = corner[k, 2], ink.shape[1]
-    start, row_ink = ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]), ink.shape[2]
+    start, row_ink = _room_of(ink, k)
     row_cells = cells.shape[2]
     first_cell = (k * cells.shape[1] + border) * row_cells + border
     origin = cells.ctypes.data + np.uint64(4 * first_cell)
@@ -363,16 +363,25 @@ def _weigh(cell, y, x):
 
 
 @kernel
+def _on_canvas(extent, corner, k, i, width):
+    """Return the first and past the last column of a picture's row that lie on the canvas."""
+    return max(extent[k, i, 0], -corner[k, 1]), min(extent[k, i, 1], width - corner[k, 1])
+
+
+@kernel
+def _room_of(ink, k):
+    """Return the address of digit k's picture, and the bytes of its rows."""
+    return ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]), ink.shape[2]
+
+
+@kernel
 def _blend_lanes(frames, n, t, ink, extent, corner, k, overlap):
     """Do as `_blend` for grey frames uint8 (N, T, H, W, 1) of at least LANES columns."""
     height, width = frames.shape[2], frames.shape[3]
     canvas = frames.ctypes.data + np.uint64((n * frames.shape[1] + t) * height * width)
-    room, row_ink = ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]), ink.shape[2]
+    room, row_ink = _room_of(ink, k)
     for i in range(max(0, -corner[k, 0]), min(corner[k, 2], height - corner[k, 0])):
-        first, last = (
-            max(extent[k, i, 0], -corner[k, 1]),
-            min(extent[k, i, 1], width - corner[k, 1]),
-        )
+        first, last = _on_canvas(extent, corner, k, i, width)
         into = canvas + np.uint64((corner[k, 0] + i) * width)
         source = room + np.uint64(i * row_ink + LANES)
         for j in range(first, last, LANES):
@@ -398,12 +407,9 @@ def _claim_lanes(ink, extent, corner, k, overlap, owner, brightest):
     """Do as `_claim` for a canvas of at least LANES columns."""
     height, width = owner.shape
     owners, ranks = owner.ctypes.data, brightest.ctypes.data
-    room, row_ink = ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]), ink.shape[2]
+    room, row_ink = _room_of(ink, k)
     for i in range(max(0, -corner[k, 0]), min(corner[k, 2], height - corner[k, 0])):
-        first, last = (
-            max(extent[k, i, 0], -corner[k, 1]),
-            min(extent[k, i, 1], width - corner[k, 1]),
-        )
+        first, last = _on_canvas(extent, corner, k, i, width)
         source = room + np.uint64(i * row_ink + LANES)
         for j in range(first, last, LANES):
             column = min(corner[k, 1] + j, width - LANES)
@@ -419,17 +425,11 @@ def _claim_lanes(ink, extent, corner, k, overlap, owner, brightest):
 def _count_owned_lanes(ink, extent, corner, k, number, owner):
     """Do as `_count_owned` for a canvas of at least LANES columns."""
     height, width = owner.shape
-    owners, room, row_ink = (
-        owner.ctypes.data,
-        ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]),
-        ink.shape[2],
-    )
+    owners = owner.ctypes.data
+    room, row_ink = _room_of(ink, k)
     total = 0
     for i in range(max(0, -corner[k, 0]), min(corner[k, 2], height - corner[k, 0])):
-        first, last = (
-            max(extent[k, i, 0], -corner[k, 1]),
-            min(extent[k, i, 1], width - corner[k, 1]),
-        )
+        first, last = _on_canvas(extent, corner, k, i, width)
         source = room + np.uint64(i * row_ink + LANES)
         for j in range(first, last, LANES):
             column = min(corner[k, 1] + j, width - LANES)
@@ -446,12 +446,9 @@ def _measure_box_lanes(ink, extent, corner, k, canvas, box, n, t):
     """Do as `_measure_box` for a canvas that is no torus."""
     height, width = canvas
     top, left, bottom, right = height, width, 0, 0
-    room, row_ink = ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]), ink.shape[2]
+    room, row_ink = _room_of(ink, k)
     for i in range(max(0, -corner[k, 0]), min(corner[k, 2], height - corner[k, 0])):
-        first, last = (
-            max(extent[k, i, 0], -corner[k, 1]),
-            min(extent[k, i, 1], width - corner[k, 1]),
-        )
+        first, last = _on_canvas(extent, corner, k, i, width)
         source = room + np.uint64(i * row_ink + LANES)
         for j in range(first, last, LANES):
             bits = ink_mask(source + np.uint64(j))
@@ -515,7 +512,7 @@ def _blend(frames, n, t, ink, extent, corner, k, color, is_torus, overlap):
 def _count_ink(ink, extent, corner, k):
     """Count a picture's ink, on the canvas or off it."""
     total = 0
-    room, row_ink = ink.ctypes.data + np.uint64(k * ink.shape[1] * ink.shape[2]), ink.shape[2]
+    room, row_ink = _room_of(ink, k)
     for i in range(corner[k, 2]):
         if IS_JITTED:
             source = room + np.uint64(i * row_ink + LANES)

@@ -221,7 +221,6 @@ def move(
     num_frames,
     glyph_index,
     first_glyph,
-    first_digit,
     size,
     start,
     direction,
@@ -244,7 +243,7 @@ def move(
         for k in range(position.shape[2]):
             last = 0
             if glyph_index[n, k] >= 0:
-                last = min(num_frames[n], position.shape[1])
+                last = num_frames[n]
                 glyph = glyph_index[n, k] - first_glyph
                 _place(state, size, glyph, start, direction, n, k, rules)
                 if rules.motion == CIRCLE:
@@ -253,19 +252,13 @@ def move(
                     speed = quantity[n, k, OF_SPEED]
                     _reflect(state, last, speed, rules, position, velocity, bounced, n, k)
                 else:
-                    digit, gravity = first_digit + k, shared[n, OF_GRAVITY]
                     speed, faster = quantity[n, k, OF_SPEED], quantity[n, k, OF_ACCELERATION]
-                    forces = speed, faster, gravity
+                    forces = speed, faster, shared[n, OF_GRAVITY]
                     _walk(
-                        *(sequence, digit, state, last, forces, rules),
+                        *(sequence, k, state, last, forces, rules),
                         *(position, velocity, bounced, n, k),
                     )
-            first = 0
-            if last > 0:
-                first = np.int64(min(quantity[n, k, OF_APPEAR], last))
-                last = np.int64(min(quantity[n, k, OF_VANISH], last))
-            _mark_absent(position, velocity, bounced, n, k, 0, first)
-            _mark_absent(position, velocity, bounced, n, k, last, position.shape[1])
+            _mark_absence(last, quantity, position, velocity, bounced, n, k)
 
 
 @kernel
@@ -289,15 +282,22 @@ def move_classic(
     state = np.empty((6, 2))
     for n in range(position.shape[0]):
         for k in range(position.shape[2]):
-            first, last = 0, 0
+            last = 0
             if glyph_index[n, k] >= 0:
+                last = num_frames[n]
                 _place(state, size, glyph_index[n, k] - first_glyph, start, direction, n, k, rules)
                 speed = quantity[n, k, OF_SPEED]
-                _bounce(state, num_frames[n], speed, rules, position, velocity, bounced, n, k)
-                first = np.int64(min(quantity[n, k, OF_APPEAR], num_frames[n]))
-                last = np.int64(min(quantity[n, k, OF_VANISH], num_frames[n]))
-            _mark_absent(position, velocity, bounced, n, k, 0, first)
-            _mark_absent(position, velocity, bounced, n, k, last, position.shape[1])
+                _bounce(state, last, speed, rules, position, velocity, bounced, n, k)
+            _mark_absence(last, quantity, position, velocity, bounced, n, k)
+
+
+@kernel
+def _mark_absence(num_frames, quantity, position, velocity, bounced, n, k):
+    """Say where a digit of a sequence of `num_frames` (0: there is no digit) is not there."""
+    first = np.int64(min(quantity[n, k, OF_APPEAR], num_frames))
+    last = np.int64(min(quantity[n, k, OF_VANISH], num_frames))
+    _mark_absent(position, velocity, bounced, n, k, 0, first)
+    _mark_absent(position, velocity, bounced, n, k, last, position.shape[1])
 
 
 @kernel
