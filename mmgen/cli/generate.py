@@ -58,6 +58,7 @@ def generate(
     from mmgen.presets import load_config
     from mmgen.progress import progress_bar
     from mmgen.request import find_origin, read_manifest
+    from mmgen.shard import schema
 
     if origin is None:
         resolved = load_config(preset, config, assignments)
@@ -69,7 +70,7 @@ def generate(
         counts = {name: split.count for name, split in original.splits.items()}
         seed = original.seed
         shard_size = original.shard_size if shard_size is None else shard_size
-    is_committed = not overwrite and (out / "manifest.json").is_file()
+    is_committed = not overwrite and (out / schema.MANIFEST_NAME).is_file()
     num_found = sum(1 for _ in out.glob("*/*.h5")) if is_committed else 0
     with progress_bar("sequences", sum(counts.values()), quiet=as_json) as progress:
         manifest = generate_dataset(
