@@ -1,5 +1,6 @@
 """Names, dtypes and shapes inside a shard: format version 1, as FORMAT.md says it in prose."""
 
+import math
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +58,13 @@ MANDATORY = ("frames", "num_frames", "index", CHECKSUM)
 
 def chunk_frames(sequence_shape: tuple[int, ...]) -> int:
     """Return the frames of a chunk: all of a sequence, or as many as fit into 1 MiB."""
-    frame_bytes = int(np.prod(sequence_shape[1:], dtype=np.int64))
+    frame_bytes = math.prod(sequence_shape[1:])
     return max(1, min(sequence_shape[0], _MAX_CHUNK_BYTES // frame_bytes))
 
 
 def default_shard_size(sequence_shape: tuple[int, ...]) -> int:
     """Return how many sequences a shard holds: 8192, or fewer that make 512 MiB raw."""
-    sequence_bytes = int(np.prod(sequence_shape, dtype=np.int64))
+    sequence_bytes = math.prod(sequence_shape)
     return max(1, min(MAX_SHARD_SEQUENCES, MAX_SHARD_BYTES // sequence_bytes))
 
 

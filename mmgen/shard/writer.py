@@ -1,18 +1,20 @@
 """Plan shards and write one: partial file -> chunks -> annotations -> flush -> rename.
 
-Frames are compressed by isal, which is several times faster than HDF5's own filter and runs outside
-the interpreter lock, and stored as ready-made chunks; any HDF5 program reads them.
+All is packed by the codecs' own libraries, several times faster than HDF5's filters and outside its
+lock, and stored as ready-made chunks; any HDF5 program reads them.
 """
 
+import fcntl
 import hashlib
 import os
-import zlib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
+from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -21,23 +23,25 @@ from numpy.typing import NDArray
 
 from mmgen.errors import MmgenError, ShardError
 from mmgen.shard import schema
+from mmgen.shard.codecs import CHECKED, DEFAULT, find_codec, pack_checked
 from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, replace_durably
 
-_DEFLATE_LEVEL = 1
+_ANNOTATION_CHUNK_BYTES = 64 << 10
 
 
 class ShardWriter:
     """A shard in the making; use as a context manager, call `write` in order, then `commit`.
 
     path            where the shard goes, in a folder that is made if it is missing; until `commit`
-                    the file is called `path` + .partial
+                    it has another name that ends in .partial
     num_sequences   N
     sequence_shape  (T, H, W) or (T, H, W, 3)
     num_digits      K
     attributes      root attributes, from `schema.attributes`
     annotations     what is stored beside the frames: names of `schema.ANNOTATIONS`, `num_frames`
                     and `index` among them, and `schema.MASK` where masks are wanted
-    raises          ValueError for other annotations
+    codec           how frames are packed, one of `codecs.CODECS`
+    raises          ValueError for other annotations, InputError for another codec
     """
 
     def __init__(
@@ -48,14 +52,16 @@ class ShardWriter:
         num_digits: int,
         attributes: Mapping[str, Any],
         annotations: Collection[str] = tuple(schema.ANNOTATIONS),
+        codec: str = DEFAULT,
     ) -> None:
         if not {"num_frames", "index"} <= {*annotations} <= {*schema.ANNOTATIONS, schema.MASK}:
             raise ValueError(f"a shard cannot hold just these annotations: {sorted(annotations)}")
         self.path = path
-        self.partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
+        # Two writers of one shard, on one machine or on several, never share a file.
+        self.partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}{schema.PARTIAL_SUFFIX}")
         self.num_sequences = num_sequences
         self.rows_written = 0
-        self._chunk_frames = schema.chunk_frames(sequence_shape)
+        self._codec = find_codec(codec)
         self._checksum = np.zeros(num_sequences, np.uint32)
         self._annotations = {
             name: np.empty(
@@ -64,36 +70,18 @@ class ShardWriter:
             for name, annotation in schema.ANNOTATIONS.items()
             if name in annotations
         }
-        path.parent.mkdir(exist_ok=True)
-        with schema.HDF5_LOCK, _naming(self.path):
-            # v110: a file whose writer died refuses to open; older layouts open and read zeros.
-            self._file = h5py.File(self.partial, "w", libver=("v110", "v110"))
-            self._file.attrs.update(attributes)
-            self._frames = self._file.create_dataset(
-                "frames",
-                (num_sequences, *sequence_shape),
-                np.uint8,
-                chunks=(1, self._chunk_frames, *sequence_shape[1:]),
-                compression="gzip",
-                compression_opts=_DEFLATE_LEVEL,
-            )
-            self._mask = (
-                self._create_mask(sequence_shape[:3]) if schema.MASK in annotations else None
-            )
-
-    def _create_mask(self, shape: tuple[int, ...]) -> Any:
-        return self._file.create_dataset(
-            schema.MASK,
-            (self.num_sequences, *shape),
-            np.uint8,
-            chunks=(1, schema.chunk_frames(shape), *shape[1:]),
-            compression="gzip",
-            compression_opts=_DEFLATE_LEVEL,
-            shuffle=True,
-            fletcher32=True,
-        )
+        self._has_mask = schema.MASK in annotations
+        self._sequence_shape = sequence_shape
+        self._attributes = attributes
+        self._lock: BinaryIO | None = None
+        self._file: Any = None
 
     def __enter__(self) -> Self:
+        try:
+            self._create()
+        except BaseException:
+            self._clear()
+            raise
         return self
 
     def __exit__(
@@ -102,9 +90,30 @@ class ShardWriter:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        with schema.HDF5_LOCK, suppress(OSError, RuntimeError):
-            self._file.close()  # fails again where a full disk has failed a write
-        self.partial.unlink(missing_ok=True)  # gone already after a commit
+        self._clear()
+
+    def _create(self) -> None:
+        with _naming(self.path):
+            self.path.parent.mkdir(exist_ok=True)
+            self._lock = self.partial.open("xb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # tells others that its writer lives
+        with schema.HDF5_LOCK, _naming(self.path):
+            # v110: a file whose writer died refuses to open; older layouts open and read zeros.
+            self._file = h5py.File(self.partial, "w", libver=("v110", "v110"), locking=False)
+            self._file.attrs.update(self._attributes)
+            shape = (self.num_sequences, *self._sequence_shape)
+            self._frames = _Pictures(self._file, "frames", shape, self._codec.options)
+            if self._has_mask:
+                self._masks = _Pictures(self._file, schema.MASK, shape[:4], CHECKED)
+
+    def _clear(self) -> None:
+        """Leave nothing of a shard that was not committed."""
+        if self._file is not None:
+            with schema.HDF5_LOCK, suppress(OSError, RuntimeError):
+                self._file.close()  # fails again where a full disk has failed a write
+        if self._lock is not None:
+            self.partial.unlink(missing_ok=True)  # gone already after a commit
+            self._lock.close()
 
     def write(self, frames: NDArray[np.uint8], annotations: Mapping[str, NDArray[Any]]) -> None:
         """Append sequences.
@@ -113,56 +122,82 @@ class ShardWriter:
         annotations  every name that the constructor was told -> array (B, ...)
         raises       MmgenError if the file cannot be written, a full disk for example
         """
-        for place, sequence in enumerate(frames):
-            row = self.rows_written + place
-            chunks = self._compress(sequence)
+        first, last = self.rows_written, self.rows_written + len(frames)
+        packed = [[self._codec.pack(part) for part in _cut(sequence)] for sequence in frames]
+        for row, chunks in enumerate(packed, first):
             for chunk in chunks:
-                self._checksum[row] = zlib.crc32(chunk, int(self._checksum[row]))
-            with schema.HDF5_LOCK, _naming(self.path):
-                for number, chunk in enumerate(chunks):
-                    offset = (row, number * self._chunk_frames, *(0,) * (frames.ndim - 2))
-                    self._frames.id.write_direct_chunk(offset, chunk)
-                if self._mask is not None:  # too large to wait for the commit
-                    self._mask[row] = annotations[schema.MASK][place]
-        last = self.rows_written + len(frames)
+                self._checksum[row] = isal_zlib.crc32(chunk, int(self._checksum[row]))
+        masks = annotations[schema.MASK] if self._has_mask else ()
+        packed_masks = [[pack_checked(part) for part in _cut(mask)] for mask in masks]
+        with schema.HDF5_LOCK, _naming(self.path):
+            for place in range(len(frames)):  # the order in the file is that of the sequences
+                self._frames.store(first + place, packed[place])
+                if self._has_mask:
+                    self._masks.store(first + place, packed_masks[place])
         for name, values in self._annotations.items():
-            values[self.rows_written : last] = annotations[name]
+            values[first:last] = annotations[name]
         self.rows_written = last
-
-    def _compress(self, sequence: NDArray[np.uint8]) -> list[bytes]:
-        step = self._chunk_frames
-        chunks = []
-        for first in range(0, len(sequence), step):
-            part = sequence[first : first + step]
-            if len(part) < step:  # HDF5 stores the last chunk whole
-                part = np.concatenate([part, np.zeros_like(sequence[: step - len(part)])])
-            chunks.append(isal_zlib.compress(part.data, _DEFLATE_LEVEL))
-        return chunks
 
     def commit(self) -> ShardEntry:
         """Write the annotations, close, and give the file its final name."""
         assert self.rows_written == self.num_sequences, "a shard is committed when it is full"
+        assert self._lock is not None, "it is a context manager"
+        for name, values in (self._annotations | {schema.CHECKSUM: self._checksum}).items():
+            self._write_annotation(name, values)
         with schema.HDF5_LOCK, _naming(self.path):
-            for name, values in (self._annotations | {schema.CHECKSUM: self._checksum}).items():
-                row_bytes = max(1, values.nbytes // len(values))
-                rows = max(1, min(len(values), (64 << 10) // row_bytes))
-                self._file.create_dataset(
-                    name,
-                    data=values,
-                    chunks=(rows, *values.shape[1:]),
-                    compression="gzip",
-                    shuffle=True,
-                    fletcher32=True,
-                )
             self._file.close()
-        with self.partial.open("rb") as file:
-            os.fsync(file.fileno())
-        entry = _describe(self.partial, int(self._annotations["index"][0]), self.num_sequences)
-        replace_durably(self.partial, self.path)
+        with _naming(self.path):
+            os.fsync(self._lock.fileno())
+            index = self._annotations["index"]
+            entry = describe_shard(self.partial, int(index[0]), self.num_sequences)
+            replace_durably(self.partial, self.path)
         return replace(entry, name=self.path.name)
 
+    def _write_annotation(self, name: str, values: NDArray[Any]) -> None:
+        row_bytes = max(1, values.nbytes // len(values))
+        step = max(1, min(len(values), _ANNOTATION_CHUNK_BYTES // row_bytes))
+        rest = values.shape[1:]
+        packed = [pack_checked(part) for part in _equal_parts(values, step)] if values.size else []
+        with schema.HDF5_LOCK, _naming(self.path):
+            dataset = self._file.create_dataset(
+                name, values.shape, values.dtype, chunks=(step, *rest), **CHECKED
+            )
+            for number, chunk in enumerate(packed):
+                dataset.id.write_direct_chunk((number * step, *(0,) * len(rest)), chunk)
 
-def _describe(path: Path, first: int, count: int) -> ShardEntry:
+
+class _Pictures:
+    """The dataset of frames or of masks: a sequence is a row of chunks, each packed already."""
+
+    def __init__(
+        self, file: Any, name: str, shape: tuple[int, ...], options: Mapping[str, Any]
+    ) -> None:
+        step = schema.chunk_frames(shape[1:])
+        self._dataset = file.create_dataset(
+            name, shape, np.uint8, chunks=(1, step, *shape[2:]), **options
+        )
+        self._offsets = [(first, *(0,) * len(shape[2:])) for first in range(0, shape[1], step)]
+
+    def store(self, row: int, chunks: list[bytes]) -> None:
+        for offset, chunk in zip(self._offsets, chunks, strict=True):
+            self._dataset.id.write_direct_chunk((row, *offset), chunk)
+
+
+def _cut(sequence: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Cut frames or masks, (T, H, W) or (T, H, W, 3), into chunks."""
+    return _equal_parts(sequence, schema.chunk_frames(sequence.shape))
+
+
+def _equal_parts(values: NDArray[Any], step: int) -> Iterator[NDArray[Any]]:
+    """Cut along the first axis; HDF5 stores the last chunk as large as the others."""
+    for first in range(0, len(values), step):
+        part = values[first : first + step]
+        if len(part) < step:
+            part = np.concatenate([part, np.zeros((step - len(part), *part.shape[1:]), part.dtype)])
+        yield part
+
+
+def describe_shard(path: Path, first: int, count: int) -> ShardEntry:
     """Measure a complete shard for the manifest."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -217,7 +252,7 @@ def check_shard(
     known: Mapping[str, ShardEntry],
 ) -> ShardEntry:
     """Measure a shard that a resumed writer finds; ShardError if it would have made another."""
-    found = _describe(path, planned.first, planned.count)
+    found = describe_shard(path, planned.first, planned.count)
     if path.name not in known:
         problem = _origin_problem(path, planned, attributes)
     else:
@@ -245,9 +280,14 @@ def _origin_problem(path: Path, planned: PlannedShard, attributes: Mapping[str, 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn HDF5's many-line errors into one line that names the file."""
+    """Turn HDF5's many-line errors, and the system's, into one line that names the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise MmgenError(f"{path}: could not be written ({reason})") from error
+        said = re.search("error message = '([^']*)'", str(error))  # by the system, through HDF5
+        reason = (
+            said[1] if said else getattr(error, "strerror", None) or " ".join(str(error).split())
+        )
+        raise MmgenError(
+            f"{path}: could not be written ({reason}); the same command goes on with what is there"
+        ) from error
