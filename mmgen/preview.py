@@ -1,6 +1,6 @@
-"""Pictures of sequences: contact sheets, GIF and MP4 animations, the ground truth drawn over them.
+"""Pictures of sequences: contact sheets, GIF and MP4 animations.
 
-Letters: N sequences, T frames, K digits, H x W canvas. Frames are uint8 (N, T, H, W), in colour
+Letters: N sequences, T frames, H x W canvas. Frames are uint8 (N, T, H, W), in colour
 (N, T, H, W, 3).
 """
 
@@ -9,25 +9,22 @@ import io
 import math
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from mmgen.errors import InputError, MmgenError, ShardError
+from mmgen.errors import InputError, MmgenError
+from mmgen.overlay import Drawing, Overlay
 from mmgen.shard import schema
 from mmgen.shard.manifest import replace_durably, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from mmgen.shard.reader import Sequence as Stored
-    from mmgen.shard.reader import Split
 
 KINDS = (".gif", ".png", ".mp4")
 
@@ -40,59 +37,6 @@ _GAP_PX = 4
 _GROUP_GAP_PX = 16
 _GAP_GREY = 64
 _FRAMES_PER_S = 10
-_FONT_PX = 13
-_DRAWN = ("label", "position", "box", "bounced")
-# Told apart on black, on grey and from each other, with common colour blindness too.
-_COLORS = (
-    (255, 165, 0),
-    (64, 190, 255),
-    (255, 110, 200),
-    (110, 230, 90),
-    (255, 240, 90),
-    (185, 145, 255),
-    (255, 95, 75),
-    (60, 225, 205),
-)
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """The ground truth to draw over the frames of N sequences, as `mmgen/shard/FORMAT.md` has it.
-
-    label     int16 (N, K), -1: no such digit      position  float32 (N, T, K, 2), NaN: absent
-    box       int16 (N, T, K, 4), -1: none         bounced   bool (N, T, K)
-    wraps     whether a digit that leaves at one edge comes in at the other
-    """
-
-    label: NDArray[np.int16]
-    position: NDArray[np.float32]
-    box: NDArray[np.int16]
-    bounced: NDArray[np.bool_]
-    wraps: bool = False
-
-
-def stored_overlay(split: "Split", sequences: "Iterable[Stored]") -> Overlay:
-    """Gather what is drawn over sequences that were read from a split.
-
-    raises  InputError if the set has no such ground truth, ShardError if its shapes do not hold
-    """
-    gathered: dict[str, list[NDArray[Any]]] = {field: [] for field in _DRAWN}
-    for sequence in sequences:
-        for name, values in gathered.items():
-            value = getattr(sequence, name)
-            if value is None or sequence.label is None:
-                raise InputError(
-                    f"{split.root}: has no {name} of its digits, so there is nothing to overlay"
-                )
-            expected = schema.ANNOTATIONS[name].shape(len(sequence.frames), len(sequence.label))
-            if value.shape != expected:
-                raise ShardError(
-                    f"{split.root}: {name} of {split.name} sequence {sequence.index} has shape "
-                    f"{value.shape}, expected is {expected}"
-                )
-            values.append(value)
-    wraps = (split.manifest.config or {}).get("motion") == "wrap"
-    return Overlay(**{name: np.stack(values) for name, values in gathered.items()}, wraps=wraps)
 
 
 def show(frames: "ArrayLike | Any") -> Image.Image:
@@ -221,7 +165,7 @@ class _Tiles:
         self.factor: int = max(1, target_px // height)
         self.width: int = width * self.factor
         self.height: int = height * self.factor
-        self.truth = _Truth(overlay, (height, width), self.factor) if overlay else None
+        self.truth = Drawing(overlay, (height, width), self.factor) if overlay else None
 
     def fitting(self) -> int:
         """Return how many stand side by side in a picture of ordinary width."""
@@ -273,90 +217,3 @@ def _arranged(pictures: Sequence[Image.Image], columns: int, gap_px: int = _GAP_
         line, column = divmod(place, columns)
         whole.paste(picture, (column * (width + gap_px), line * (height + gap_px)))
     return whole
-
-
-class _Truth:
-    """Draws boxes, labels, trajectories and bounces on frames enlarged by `factor`."""
-
-    def __init__(self, overlay: Overlay, canvas: tuple[int, ...], factor: int) -> None:
-        self.overlay = overlay
-        self.canvas = np.array(canvas)
-        self.factor = factor
-        self.centre = _centres(overlay, self.canvas)
-        self.font = ImageFont.load_default(_FONT_PX)
-
-    def draw(self, draw: ImageDraw.ImageDraw, n: int, t: int) -> None:
-        """Draw what frame t of sequence n holds; an absent digit leaves nothing."""
-        is_there = ~np.isnan(self.overlay.position[n, t, :, 0])
-        for k in np.flatnonzero(is_there).tolist():
-            color = _color(k)
-            self._draw_trajectory(draw, self.centre[n, : t + 1, k], color)
-            for centre in self.centre[n, : t + 1, k][self.overlay.bounced[n, : t + 1, k]]:
-                self._draw_circle(draw, centre, 4, outline=color)
-            self._draw_circle(draw, self.centre[n, t, k], 2, fill=color)
-        with_box = np.flatnonzero(is_there & (self.overlay.box[n, t, :, 0] >= 0)).tolist()
-        for draw_part in (self._draw_box, self._draw_label):  # no box across another's label
-            for k in with_box:
-                y0, x0, y1, x1 = (self.overlay.box[n, t, k].astype(int) * self.factor).tolist()
-                draw_part(draw, (y0, x0, y1, x1), k, self.overlay.label[n, k])
-
-    def _draw_trajectory(
-        self, draw: ImageDraw.ImageDraw, path: NDArray[np.float64], color: tuple[int, int, int]
-    ) -> None:
-        path = path[~np.isnan(path[:, 0])]
-        jumps = (np.abs(np.diff(path, axis=0)) > self.canvas / 2).any(-1) & self.overlay.wraps
-        for part in np.split(path, np.flatnonzero(jumps) + 1):
-            points = [(x * self.factor, y * self.factor) for y, x in part.tolist()]
-            draw.line(points, fill=tuple(value * 5 // 8 for value in color))
-
-    def _draw_circle(
-        self, draw: ImageDraw.ImageDraw, centre: NDArray[np.float64], radius: int, **colors: Any
-    ) -> None:
-        y, x = (centre * self.factor).tolist()
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), **colors)
-
-    def _draw_box(
-        self, draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], k: int, _label: int
-    ) -> None:
-        """Draw a box just outside the ink."""
-        height, width = (self.canvas * self.factor).tolist()
-        y0, x0, y1, x1 = box
-        outside = max(0, x0 - 1), max(0, y0 - 1), min(width - 1, x1), min(height - 1, y1)
-        draw.rectangle(outside, outline=_color(k))
-
-    def _draw_label(
-        self, draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], k: int, label: int
-    ) -> None:
-        """Write a label where there is room: above the box, below or inside it."""
-        height, width = (self.canvas * self.factor).tolist()
-        y0, x0, y1, x1 = box
-        text_px = math.ceil(self.font.getlength(str(label)))
-        # Digits that lie on each other would write on each other too: every other one is right.
-        left = min(max(1, x0), width - text_px - 1) if k % 2 == 0 else max(1, x1 - text_px)
-        above, below = y0 - _FONT_PX - 4, y1 + 1
-        top = above if above >= 0 else below if below + _FONT_PX + 3 <= height else y0 + 1
-        outlined: dict[str, Any] = {"stroke_width": 1, "stroke_fill": "black"}
-        draw.text((left, top), str(label), fill=_color(k), font=self.font, **outlined)
-
-
-def _color(k: int) -> tuple[int, int, int]:
-    return _COLORS[k % len(_COLORS)]
-
-
-def _centres(overlay: Overlay, canvas: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return where the middle of each digit's ink goes, (y, x) in px, float64 (N, T, K, 2).
-
-    A box is cut off at the edges, so its own middle would not leave the canvas. The position plus
-    its usual distance to the middle of a whole box does, and keeps the form of the trajectory.
-    """
-    low, high = overlay.box[..., :2].astype(float), overlay.box[..., 2:].astype(float)
-    distance = (low + high) / 2 - overlay.position
-    has_box = overlay.box[..., 0] >= 0
-    is_whole = has_box & (low > 0).all(-1) & (high < canvas).all(-1)
-    centre = overlay.position.astype(float)
-    for n, k in np.ndindex(overlay.label.shape):
-        for usable in (is_whole[n, :, k], has_box[n, :, k]):
-            if usable.any():
-                centre[n, :, k] += np.median(distance[n, usable, k], axis=0)
-                break
-    return centre % canvas if overlay.wraps else centre

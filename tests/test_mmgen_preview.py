@@ -12,7 +12,8 @@ from strategies import table
 
 import mmgen
 from mmgen.errors import InputError, MmgenError
-from mmgen.preview import Overlay, stored_overlay, write_picture
+from mmgen.overlay import Overlay, stored_overlay
+from mmgen.preview import write_picture
 
 GAP = 4
 FACTOR = 192 // 40

@@ -40,7 +40,8 @@ def preview(
     """
     import numpy as np
 
-    from mmgen.preview import Overlay, check_picture, stored_overlay, write_picture
+    from mmgen.overlay import Overlay, stored_overlay
+    from mmgen.preview import check_picture, write_picture
 
     check_picture(out)
     indices = list(range(4)) if index is None else _parse_indices(index)

@@ -38,8 +38,9 @@ def stats(data: Path, out: Path | None, split: str, sequences: int | None, as_js
 
     Example: mmgen stats data/easy -o easy.png
     """
+    from mmgen.histograms import check_histograms, write_histograms
     from mmgen.progress import progress_bar
-    from mmgen.stats import check_histograms, measure, write_histograms
+    from mmgen.stats import measure
 
     if out:
         check_histograms(out)
