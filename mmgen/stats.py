@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmgen.errors import InputError, ShardError
-from mmgen.shard import schema
+from mmgen.errors import InputError
 from mmgen.shard.reader import Shard, Split
+from mmgen.truth import check_truth
 
 CONTEXT, LAST = 10, 20  # the published protocol sees 10 frames and is scored on the next 10
 
@@ -301,12 +301,7 @@ def _add_digits(stats: Stats, shard: Shard, rows: int) -> None:
     if missing := tuple(name for name in _DIGIT_NAMES if name not in truth):
         stats.digits, stats.missing = None, missing
         return
-    num_digits = truth["label"].shape[-1]
-    for name in _DIGIT_NAMES:
-        each = schema.ANNOTATIONS[name].shape(shard.sequence_shape[0], num_digits)
-        if truth[name].shape != (shard.entry.count, *each):
-            raise ShardError(
-                f"{shard.path}: {name} has shape {truth[name].shape}, expected is "
-                f"{(shard.entry.count, *each)}"
-            )
-    stats.digits.add({name: truth[name][:rows] for name in _DIGIT_NAMES}, shard.num_frames[:rows])
+    truth = {name: np.asarray(truth[name]) for name in _DIGIT_NAMES}
+    sizes = shard.entry.count, shard.sequence_shape[0]
+    check_truth(truth, sizes, str(shard.path), shard.entry.first)
+    stats.digits.add({name: truth[name][:rows] for name in truth}, shard.num_frames[:rows])

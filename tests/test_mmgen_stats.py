@@ -210,7 +210,7 @@ def test_annotations_of_another_shape_are_content_that_does_not_hold(copied_data
         del file["visible"]
         file["visible"] = visible
     vouch_for(copied_dataset, "test/test-000000.h5")
-    with pytest.raises(ShardError, match=r"test-000000.h5: visible has shape \(7, 4, 2\), expect"):
+    with pytest.raises(ShardError, match=r"test-000000.h5: visible is float32 \(7, 4, 2\), expect"):
         measure(mmgen.open(copied_dataset)["test"])
 
 
