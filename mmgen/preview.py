@@ -9,7 +9,7 @@ import io
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,16 @@ def show(frames: "ArrayLike | Any") -> Image.Image:
     return _contact_sheet(_Tiles(_as_block(getattr(frames, "frames", frames)), _SHEET_TILE_PX))[0]
 
 
-def write_picture(path: Path, frames: NDArray[np.uint8], overlay: Overlay | None = None) -> int:
+def write_picture(
+    path: Path,
+    frames: NDArray[np.uint8],
+    overlay: Overlay | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
     """Write frames as what the name's ending says: a contact sheet (.png) or an animation.
 
     overlay  what to draw over them; nothing if None
+    progress  is told of sequences done: of an animation a part of them with every frame
     returns  1 if every frame is shown, n if a contact sheet has room for one frame in n only
     raises   InputError as `check_picture` does, or if the picture would be absurdly large
     """
@@ -61,10 +67,10 @@ def write_picture(path: Path, frames: NDArray[np.uint8], overlay: Overlay | None
     if kind == ".png":
         plain = overlay is None
         tiles = _Tiles(frames, _SHEET_TILE_PX if plain else _TILE_PX, overlay)
-        sheet, step = _contact_sheet(tiles)
+        sheet, step = _contact_sheet(tiles, progress)
         write_png(path, sheet)
         return step
-    pictures = _instants(_Tiles(frames, _TILE_PX, overlay))
+    pictures = _instants(_Tiles(frames, _TILE_PX, overlay), progress)
     (_write_gif if kind == ".gif" else _write_mp4)(path, pictures)
     return 1
 
@@ -108,21 +114,26 @@ def _write_mp4(path: Path, pictures: Iterator[Image.Image]) -> None:
     taken = f"-f rawvideo -pix_fmt rgb24 -s {first.width}x{first.height} -r {_FRAMES_PER_S} -i -"
     given = "-c:v libx264 -crf 16 -pix_fmt yuv420p -movflags +faststart -f mp4"
     words = ["-v", "error", "-y", *taken.split(), *given.split(), f"file:{partial}"]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [_find_ffmpeg(path), *words], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    )
+    try:
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it has given up, and says why
             process.stdin.write(first.tobytes())
             for picture in pictures:
                 process.stdin.write(_even(picture).tobytes())
         complaint = " ".join(process.communicate()[1].decode(errors="replace").split())
-    if process.returncode:
+        if process.returncode:
+            raise MmgenError(f"{path}: could not be written (ffmpeg: {complaint})")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        replace_durably(partial, path)
+    except BaseException:  # an interrupt too: nobody else will clear it away
+        process.kill()
+        process.communicate()  # it must have ended before its file is taken away
         partial.unlink(missing_ok=True)
-        raise MmgenError(f"{path}: could not be written (ffmpeg: {complaint})")
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    replace_durably(partial, path)
+        raise
 
 
 def _even(picture: Image.Image) -> Image.Image:
@@ -162,7 +173,7 @@ class _Tiles:
         self.frames = frames
         self.num_sequences, self.num_frames = frames.shape[:2]
         height, width = frames.shape[2:4]
-        self.factor: int = max(1, target_px // height)
+        self.factor: int = max(1, min(target_px // height, _WIDTH_PX // width))
         self.width: int = width * self.factor
         self.height: int = height * self.factor
         self.truth = Drawing(overlay, (height, width), self.factor) if overlay else None
@@ -181,24 +192,29 @@ class _Tiles:
         return picture
 
 
-def _contact_sheet(tiles: _Tiles) -> tuple[Image.Image, int]:
+def _contact_sheet(
+    tiles: _Tiles, progress: Callable[[int], None] = lambda _: None
+) -> tuple[Image.Image, int]:
     """Lay frames out, a row a sequence; return the picture and of how many frames it shows one."""
     step = math.ceil(tiles.num_frames / (_SHEET_LINES * tiles.fitting()))
     shown = range(0, tiles.num_frames, step)
     num_lines = math.ceil(len(shown) / tiles.fitting())
     columns = math.ceil(len(shown) / num_lines)
-    rows = (
-        _arranged([tiles.tile(n, t) for t in shown], columns) for n in range(tiles.num_sequences)
-    )
-    return _arranged(list(rows), 1, _GAP_PX if num_lines == 1 else _GROUP_GAP_PX), step
+    rows = []
+    for n in range(tiles.num_sequences):
+        rows.append(_arranged([tiles.tile(n, t) for t in shown], columns))
+        progress(1)
+    return _arranged(rows, 1, _GAP_PX if num_lines == 1 else _GROUP_GAP_PX), step
 
 
-def _instants(tiles: _Tiles) -> Iterator[Image.Image]:
+def _instants(tiles: _Tiles, progress: Callable[[int], None]) -> Iterator[Image.Image]:
     """Yield a picture a frame, the sequences side by side; many of them in several lines."""
     count = tiles.num_sequences
     columns = min(count, max(tiles.fitting(), math.ceil(math.sqrt(count))))
     for t in range(tiles.num_frames):
         yield _arranged([tiles.tile(n, t) for n in range(count)], columns)
+        done, before = count * (t + 1) // tiles.num_frames, count * t // tiles.num_frames
+        progress(done - before)  # when the next is asked for: this one is encoded, too
 
 
 def _arranged(pictures: Sequence[Image.Image], columns: int, gap_px: int = _GAP_PX) -> Image.Image:

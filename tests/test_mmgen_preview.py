@@ -1,8 +1,10 @@
 """Pictures: the right frames and truth, at the right place, in files that open."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -12,7 +14,7 @@ from strategies import table
 
 import mmgen
 from mmgen.errors import InputError, MmgenError
-from mmgen.overlay import Overlay, stored_overlay
+from mmgen.overlay import Drawing, Overlay, stored_overlay
 from mmgen.preview import write_picture
 
 GAP = 4
@@ -210,6 +212,46 @@ def test_only_on_a_torus_a_trajectory_jumps(tmp_path, wraps):
     assert is_lit(picture, 29 * 3, 35 * 3) != wraps
 
 
+def test_on_a_torus_a_box_goes_on_at_the_other_edge(tmp_path):
+    position = [(20, 20), (54, 20), (54, 54)]
+    box = [(24, 24, 34, 36), (0, 24, 64, 36), (0, 0, 64, 64)]  # 10 x 12 px
+    lit = drawn(tmp_path, overlay_of(position[:2], box[:2], wraps=True)).any(-1)
+    for y, x in ((173, 71), (190, 108), (12, 80), (3, 71)):  # from 174 = 58 * 3 to 192, and to 12
+        assert lit[y, x]
+    assert not lit[30:150].any(), "only the label is between its two parts"
+    assert not lit[191, 80:88].any(), "and they are open at the edge"
+    assert not lit[0, 95:108].any()
+    lit = drawn(tmp_path, overlay_of(position, box, wraps=True)).any(-1)
+    for y, x in ((173, 173), (12, 173), (173, 18), (12, 18)):  # a corner in each of four parts
+        assert lit[y, x]
+    lit = drawn(tmp_path, overlay_of(position, box)).any(-1)
+    assert lit[0].all(), "without a torus the box is as large as the canvas"
+    assert lit[:, 0].all()
+
+
+def test_wrapped_boxes_frame_what_is_rendered():
+    config = mmgen.GeneratorConfig(motion="wrap", digits=1)
+    block = mmgen.render(config, 6)
+    overlay = Overlay(block.label, block.position, block.box, block.bounced, wraps=True)
+    boxes = Drawing(overlay, (64, 64), 1).box
+    num_across = 0
+    for n, t in np.ndindex(block.frames.shape[:2]):
+        y0, x0, y1, x1 = boxes[n, t, 0].tolist()
+        num_across += y1 > 64 or x1 > 64
+        unrolled = np.tile(block.frames[n, t], (2, 2))[y0:y1, x0:x1]
+        assert np.count_nonzero(unrolled) == np.count_nonzero(block.frames[n, t])
+        for edge in (unrolled[0], unrolled[-1], unrolled[:, 0], unrolled[:, -1]):
+            assert edge.any()
+    assert num_across > 10
+
+
+def test_a_line_between_points_far_away_crosses_the_canvas(tmp_path):
+    position = [(-4e9, 20), (4e9, 20), (20, 4e9)]
+    picture = drawn(tmp_path, overlay_of(position, [NOWHERE] * 3))
+    assert picture[:, 60].any(-1).all()
+    assert not picture[:, 100:].any()
+
+
 def test_digits_have_colours_of_their_own_and_frames_stay_below(tmp_path):
     block = mmgen.render(indices=2)
     overlay = Overlay(block.label, block.position, block.box, block.bounced)
@@ -280,6 +322,78 @@ def test_another_ending_is_refused(tmp_path, grey, name):
     problem = f"{name}: unknown kind of picture; end the name in .gif, .png or .mp4$"
     with pytest.raises(InputError, match=problem):
         write_picture(tmp_path / name, grey)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (2, 40)])
+def test_narrow_canvases_are_drawn(tmp_path, height, width):
+    frames = np.full((1, 3, height, width), 255, np.uint8)
+    for overlay in (None, overlay_of([(0, 0)] * 3, [(0, 0, 1, 1)] * 3)):
+        for name in ("a.png", "a.gif"):
+            write_picture(tmp_path / name, frames, overlay)
+        with Image.open(tmp_path / "a.gif") as picture:
+            assert max(picture.size) <= 3000
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "mp4"])
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_progress_adds_up_to_the_sequences(tmp_path, kind, count):
+    if kind == "mp4":
+        pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+    done = []
+    write_picture(
+        tmp_path / f"a.{kind}", np.zeros((count, 7, 8, 8), np.uint8), progress=done.append
+    )
+    assert sum(done) == count
+    assert len(done) == (count if kind == "png" else 7)
+
+
+def wait_for(path):
+    """Wait until another process has made a file."""
+    until = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "mp4"])
+def test_an_interrupted_picture_leaves_nothing(tmp_path, grey, kind):
+    if kind == "mp4":
+        pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+
+    def interrupt(_):
+        if kind == "mp4":
+            wait_for(tmp_path / "a.mp4.partial")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_picture(tmp_path / f"a.{kind}", grey, progress=interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_a_long_preview_shows_progress_and_clears_away_what_is_unfinished(
+    start_python, tmp_path, how
+):
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+    code = """
+import sys
+from mmgen import progress
+from mmgen.cli import main
+progress._LINE_EVERY_S = 0
+main(sys.argv[1:])
+"""
+    out = tmp_path / "a.mp4"
+    long = "--set", "frames=2000", "--index", "0..3", "-o", out
+    process = start_python("-c", code, "preview", *long)
+    assert re.match(r"drawn \d/4, ", process.stderr.readline())
+    wait_for(tmp_path / "a.mp4.partial")
+    process.send_signal(getattr(signal, how))
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    line = "interrupted: nothing unfinished is left; the same command starts anew"
+    assert err.splitlines()[-1] == f"Error: {line}"
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_show_takes_blocks_sequences_and_arrays_of_any_depth(small_dataset, frames):

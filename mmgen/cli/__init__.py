@@ -3,6 +3,10 @@
 Errors become one line here and nowhere else.
 """
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -18,6 +22,24 @@ from mmgen.cli.stats import stats
 from mmgen.cli.verify import verify
 from mmgen.errors import MmgenError, explain
 
+_CONTINUED = ("generate", "import")  # what they have written so far is used by the next run
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, which clears away what is unfinished."""
+    is_free = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if is_free:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if is_free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 
 class OneLineErrors(click.Group):
     """A group whose commands end in one line and the right exit code; bugs keep their traceback."""
@@ -25,9 +47,13 @@ class OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _terminated_as_interrupted():
+                return super().invoke(ctx)
         except (MmgenError, OSError, MemoryError, KeyboardInterrupt) as error:
             explained = explain(error)
+            if isinstance(error, KeyboardInterrupt) and ctx.invoked_subcommand not in _CONTINUED:
+                line = "interrupted: nothing unfinished is left; the same command starts anew"
+                explained = line, explained[1] if explained else 1
             if explained is None or ctx.params.get("traceback"):
                 raise
             click.echo(f"Error: {explained[0]}", err=True)

@@ -42,6 +42,7 @@ def preview(
 
     from mmgen.overlay import Overlay, stored_overlay
     from mmgen.preview import check_picture, write_picture
+    from mmgen.progress import progress_bar
 
     check_picture(out)
     indices = list(range(4)) if index is None else _parse_indices(index)
@@ -73,7 +74,8 @@ def preview(
         sequences = [stored[wanted] for wanted in indices]
         frames = np.stack([sequence.frames for sequence in sequences])
         drawn = stored_overlay(stored, sequences) if overlay else None
-    step = write_picture(out, frames, drawn)
+    with progress_bar("drawn", len(indices)) as progress:
+        step = write_picture(out, frames, drawn, progress)
     left_out = f", one frame in {step} is shown" if step > 1 else ""
     click.echo(f"{out}: {len(indices)} sequences of {frames.shape[1]} frames{left_out}")
 
