@@ -204,6 +204,8 @@ def _centres(overlay: Overlay, canvas: NDArray[np.int64]) -> NDArray[np.float64]
     """
     low, high = overlay.box[..., :2].astype(float), overlay.box[..., 2:].astype(float)
     distance = (low + high) / 2 - overlay.position
+    if overlay.wraps:  # the short way: a position may lie before an edge, its ink behind
+        distance = (distance + canvas / 2) % canvas - canvas / 2
     has_box = overlay.box[..., 2] > overlay.box[..., 0]
     is_whole = has_box & (low > 0).all(-1) & (high < canvas).all(-1)
     centre = overlay.position.astype(float)

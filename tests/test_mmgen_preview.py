@@ -229,6 +229,14 @@ def test_on_a_torus_a_box_goes_on_at_the_other_edge(tmp_path):
     assert lit[:, 0].all()
 
 
+def test_on_a_torus_a_position_may_lie_at_the_other_edge(tmp_path):
+    position = [(62, 20), (4, 20)]
+    box = [(2, 24, 20, 34), (8, 24, 26, 34)]  # 4 px below and right of them
+    picture = drawn(tmp_path, overlay_of(position, box, wraps=True))
+    assert is_lit(picture, 17 * 3, 29 * 3), "the middle of the ink"
+    assert not picture[100:].any()
+
+
 def test_wrapped_boxes_frame_what_is_rendered():
     config = mmgen.GeneratorConfig(motion="wrap", digits=1)
     block = mmgen.render(config, 6)
