@@ -1,73 +1,443 @@
 """Which sequences make up which batch: pure functions of the seed, the sizes and the step.
 
-An epoch's order is a keyed permutation evaluated place by place, so any batch is found without
-making a list of the set and without any state but the step: an 8-round Feistel network over the
-smallest even number of bits that holds the set, walking each cycle until it is back inside.
+Nothing here lists a set: a place in the order is worked out from its number alone, so that any
+step of a hundred million sequences is found at once and a saved state is a step and some constants.
+
+An epoch puts the shards of a split in a row, permuted, and cuts the row into `lanes` equal parts.
+Slot s of the epoch comes from lane s % lanes, which is read on window by window, each window of a
+few shards permuted: few shards are open at a time, and each is opened once an epoch. Permutations
+are 8-round Feistel networks that walk their cycles; their keys are hashes of what they permute.
+
+How good that is, measured against a full permutation of the 1 000 000 places of 123 shards, batches
+of 128 and 8 lanes of 4 shards: see `Order`.
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import InputError
 
+Integers = NDArray[np.int64]
+Words = NDArray[np.uint64]
+
+_VERSION = 2  # of the order: another one would make every saved run end elsewhere
+_BLOCK = 4096  # draws of a mixture that are dealt out together
 _ROUNDS = 8
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_POWERS = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
 
-def batch_indices(
-    step: int, *, num_sequences: int, batch_size: int, seed: int
-) -> NDArray[np.int64]:
-    """Return the sequences of global batch `step`, int64 (batch_size,).
+class _Epoch(NamedTuple):
+    """The row of an epoch: its shards, where each ends, and what leads from the row to the split.
 
-    No sequence comes twice in an epoch; the num_sequences % batch_size that do not fill a batch are
-    left out, others each epoch.
+    shards, ends, moves  int64 (num_shards,)
+    keys   uint64 (8,), of its windows
+    early  how far before lane 0 the first window of that lane begins
+    """
+
+    shards: Integers
+    ends: Integers
+    moves: Integers
+    keys: Words
+    early: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless order of one split, cut into batches.
+
+    shard_counts   sequences in each shard, in the order of the split
+    batch_size     sequences a batch, over all ranks
+    lanes          places of the row that are read at once
+    window_shards  a window is as long as so many of the largest shard
+
+    An epoch is as many whole batches as the set fills: no sequence comes twice in it, and fewer
+    than a batch are left out, others each time. A set of no more than lanes * window_shards of
+    the largest shard is permuted as a whole.
 
     raises  InputError if the set is smaller than a batch
     """
-    batches = batches_per_epoch(num_sequences, batch_size)
-    epoch, batch = divmod(step, batches)
-    places = np.arange(batch * batch_size, (batch + 1) * batch_size, dtype=np.uint64)
-    return permute(places, num_sequences, epoch_keys(seed, epoch)).astype(np.int64)
+
+    shard_counts: tuple[int, ...]
+    batch_size: int
+    seed: int
+    lanes: int = 8
+    window_shards: int = 4
+    _recent: dict[int, _Epoch] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            batch_size=self.batch_size, lanes=self.lanes, window_shards=self.window_shards
+        )
+        if self.num_sequences < self.batch_size:
+            raise InputError(
+                f"batch_size: {self.batch_size} is more than the {self.num_sequences} sequences "
+                "there are; lower batch_size or generate more"
+            )
+
+    @cached_property
+    def num_sequences(self) -> int:
+        """How many sequences the split has."""
+        return sum(self.shard_counts)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many whole batches an epoch has."""
+        return self.num_sequences // self.batch_size
+
+    @property
+    def remainder(self) -> int:
+        """How many sequences an epoch leaves out."""
+        return self.num_sequences % self.batch_size
+
+    def fixed(self) -> dict[str, Any]:
+        """Return what a saved state must agree in, besides the shards themselves."""
+        return {"order": _VERSION, "seed": self.seed, "batch_size": self.batch_size} | self.cut()
+
+    def cut(self) -> dict[str, int]:
+        """Return how an epoch is cut into lanes and windows."""
+        lanes, window = self._lanes_and_window
+        return {"lanes": lanes, "window": window, "num_sequences": self.num_sequences}
+
+    def batches(self, first: int, last: int) -> Integers:
+        """Return the batches `first` to `last` - 1, int64 (last - first, batch_size), as places.
+
+        A batch is sorted by lane, so that ranks, which take parts of it, share few shards.
+        """
+        epochs, batch = np.divmod(np.arange(first, last), self.batches_per_epoch)
+        slots = (batch * self.batch_size)[:, None] + np.arange(self.batch_size)
+        by_lane = np.argsort(slots % self._lanes_and_window[0], axis=1, kind="stable")
+        draws = (epochs * self.num_sequences)[:, None] + np.take_along_axis(slots, by_lane, 1)
+        return self.places(draws.ravel()).reshape(draws.shape)
+
+    def places(self, draws: Integers) -> Integers:
+        """Return the places of draws, int64 (B,), of the order that leaves nothing out.
+
+        draws  int64 (B,): epoch * num_sequences + slot, epochs ascending
+        """
+        epochs, slots = np.divmod(draws, self.num_sequences)
+        numbers, starts = np.unique(epochs, return_index=True)
+        parts = zip(numbers.tolist(), np.split(slots, starts[1:]), strict=False)
+        return np.concatenate([draws[:0], *(self._places(epoch, part) for epoch, part in parts)])
+
+    def shards_at(self, step: int) -> list[int]:
+        """Return the shards of every window that is open at a step: what to fetch ahead of it."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        slots = range(batch * self.batch_size, (batch + 1) * self.batch_size)
+        return self._open_shards(epoch, slots, self.num_sequences - self.remainder)
+
+    def shards_of(self, draws: range) -> list[int]:
+        """Return the shards of every window that is open during `draws`, as `places` counts."""
+        size, shards = self.num_sequences, set[int]()
+        for epoch in range(draws.start // size, max(draws.start, draws.stop - 1) // size + 1):
+            slots = range(max(draws.start - epoch * size, 0), min(draws.stop - epoch * size, size))
+            shards.update(self._open_shards(epoch, slots, size))
+        return sorted(shards)
+
+    @cached_property
+    def _lanes_and_window(self) -> tuple[int, int]:
+        window = self.window_shards * max(self.shard_counts)
+        if self.num_sequences <= self.lanes * window:
+            return 1, self.num_sequences
+        return self.lanes, window
+
+    def _places(self, epoch: int, slots: Integers) -> Integers:
+        row, num_lanes = self._epoch(epoch), self._lanes_and_window[0]
+        lanes, inside = slots % num_lanes, slots // num_lanes
+        windows, starts, stops = self._windows(row, lanes, inside)
+        names = (windows * num_lanes + lanes).astype(np.uint64)
+        inside = starts + permute(inside - starts, stops - starts, row.keys, names)
+        at = self._along_row(lanes, inside)
+        return at + row.moves[np.searchsorted(row.ends, at, side="right")]
+
+    def _open_shards(self, epoch: int, slots: range, end: int) -> list[int]:
+        """Find the shards of the windows of `slots`; of lanes that have none, of their next slot.
+
+        Without the latter the windows of some lanes would close and open when a batch is smaller
+        than the lanes are many. A lane whose next slot is past `end` is done.
+        """
+        row, num_lanes = self._epoch(epoch), self._lanes_and_window[0]
+        lanes = np.arange(num_lanes)
+        first = slots.start + (lanes - slots.start) % num_lanes
+        last = slots.stop - 1 - (slots.stop - 1 - lanes) % num_lanes
+        lanes, first, last = (values[first < end] for values in (lanes, first, last))
+        inside = first // num_lanes, np.maximum(first, last) // num_lanes
+        starts, stops = (self._windows(row, lanes, inside[i])[i + 1] for i in (0, 1))
+        ends = np.sort([self._along_row(lanes, starts), self._along_row(lanes, stops - 1)], axis=0)
+        spans = np.searchsorted(row.ends, ends, side="right").T.tolist()
+        return sorted({shard for a, b in spans for shard in row.shards[a : b + 1].tolist()})
+
+    def _windows(
+        self, row: _Epoch, lanes: Integers, inside: Integers
+    ) -> tuple[Integers, Integers, Integers]:
+        """Number the windows of places inside their lanes; say where each starts and stops.
+
+        The windows of a lane begin before it does, further with each lane: its first one is
+        shorter, and the lanes do not all open a window at the same step.
+        """
+        num_lanes, window = self._lanes_and_window
+        early = (row.early + lanes * window // num_lanes) % window
+        number = (inside + early) // window
+        starts = np.maximum(number * window - early, 0)
+        return number, starts, np.minimum((number + 1) * window - early, self._lane_size(lanes))
+
+    def _along_row(self, lanes: Integers, inside: Integers) -> Integers:
+        """Say where places inside their lanes lie in the row.
+
+        Odd lanes run backwards: so neighbours read the shard that they share at the same time,
+        the start or the end of the epoch, and not one at each.
+        """
+        num_lanes, size = self._lanes_and_window[0], self._lane_size(lanes)
+        starts = lanes * (self.num_sequences // num_lanes)
+        starts += np.minimum(lanes, self.num_sequences % num_lanes)
+        return starts + np.where(lanes % 2 == 0, inside, size - 1 - inside)
+
+    def _lane_size(self, lanes: Integers) -> Integers:
+        whole, more = divmod(self.num_sequences, self._lanes_and_window[0])
+        return whole + (lanes < more)
+
+    def _epoch(self, epoch: int) -> _Epoch:
+        row = self._recent.get(epoch)
+        if row is None:
+            row = self._lay_out(epoch)
+            for old in list(self._recent)[:-1]:  # two are kept: a batch read ahead is of the next
+                self._recent.pop(old, None)
+            self._recent[epoch] = row
+        return row
+
+    def _lay_out(self, epoch: int) -> _Epoch:
+        counts = np.array(self.shard_counts, np.int64)
+        shards = _shuffle(len(counts), _keys("shards", self.seed, epoch))
+        ends = np.cumsum(counts[shards])
+        keys = _keys("windows", self.seed, epoch)
+        num_lanes, window = self._lanes_and_window
+        early = int(keys[0]) % window if num_lanes > 1 else 0  # else two windows, not one
+        return _Epoch(shards, ends, np.cumsum(counts)[shards] - ends, keys, early)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several splits, mixed with weights that hold exactly; make one with `Mixture.of`.
+
+    orders   of each split, of batches of 1: each goes through epochs of its own, all of its
+             sequences, and a batch may hold the end of one and the start of the next
+    weights  how often each is drawn, in any unit; no less than 1/4096 of their sum
+
+    After every 4096 draws each split was drawn as often as its weight says, to less than one
+    sequence from the start on (largest remainder); in between the draws are shuffled. What comes
+    of a split comes in its own order. A batch stays as drawn: each rank meets every lane.
+
+    raises  InputError if the weights are not one for each split, finite, above 0 and large enough
+    """
+
+    orders: tuple[Order, ...]
+    weights: tuple[float, ...]
+    batch_size: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        shard_counts: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        batch_size: int,
+        seed: int,
+    ) -> "Mixture":
+        """Give each split an order with a seed of its own, of the seed and its place among them."""
+        seeds = [int(_keys("split", seed, place)[0]) for place in range(len(shard_counts))]
+        orders = (Order(tuple(c), 1, s) for c, s in zip(shard_counts, seeds, strict=True))
+        return cls(tuple(orders), tuple(weights), batch_size, seed)
+
+    def __post_init__(self) -> None:
+        _check_positive(batch_size=self.batch_size)
+        if not self.weights or len(self.weights) != len(self.orders):
+            raise InputError(f"weights: {len(self.weights)} for {len(self.orders)} data sets")
+        for weight in self.weights:
+            if not (math.isfinite(weight) and weight > 0):
+                raise InputError(f"weights: {weight} is out of range, allowed is a number above 0")
+        if min(self._shares) * _BLOCK < sum(self._shares):
+            raise InputError(
+                f"weights: {min(self.weights)} is less than 1/{_BLOCK} of their sum; raise it or "
+                "leave that data set out"
+            )
+
+    def fixed(self) -> dict[str, Any]:
+        """Return what a saved state must agree in, besides the shards themselves."""
+        fixed = {"order": _VERSION, "seed": self.seed, "batch_size": self.batch_size}
+        return fixed | {"weights": list(self.weights), "splits": [o.cut() for o in self.orders]}
+
+    def batches(self, first: int, last: int) -> tuple[Integers, Integers]:
+        """Return which split each sequence of batches `first` to `last` - 1 is of, and its place.
+
+        Both are int64 (last - first, batch_size).
+        """
+        first, last = first * self.batch_size, last * self.batch_size
+        blocks = range(first // _BLOCK, -(-last // _BLOCK))
+        dealt = [_deal(self._shares, self.seed, block) for block in blocks]
+        start = first - first % _BLOCK
+        sources = np.concatenate([np.empty(0, np.int64), *dealt])[first - start : last - start]
+        index = np.empty_like(sources)
+        for source, (order, drawn) in enumerate(zip(self.orders, self._drawn(first), strict=True)):
+            (here,) = np.nonzero(sources == source)
+            index[here] = order.places(np.arange(drawn, drawn + len(here)))
+        return sources.reshape(-1, self.batch_size), index.reshape(-1, self.batch_size)
+
+    def shards_at(self, step: int) -> list[tuple[int, int]]:
+        """Return source and shard of every window that is open at a step."""
+        before, after = (self._drawn(t * self.batch_size) for t in (step, step + 1))
+        draws = map(range, before, after)
+        return [
+            (source, shard)
+            for source, (order, drawn) in enumerate(zip(self.orders, draws, strict=True))
+            for shard in order.shards_of(drawn)
+        ]
+
+    @cached_property
+    def _shares(self) -> tuple[int, ...]:
+        """The weights as whole numbers, of what was typed: 0.7 and 0.3 are 7 and 3."""
+        exact = [Fraction(repr(float(weight))) for weight in self.weights]
+        unit = math.lcm(*(share.denominator for share in exact))
+        return tuple(int(share * unit) for share in exact)
+
+    def _drawn(self, draws: int) -> list[int]:
+        """Count what was drawn of each split in the first `draws`."""
+        block, rest = divmod(draws, _BLOCK)
+        counts = _apportion(self._shares, block * _BLOCK)
+        if rest:
+            dealt = _deal(self._shares, self.seed, block)[:rest]
+            of_block = np.bincount(dealt, minlength=len(counts)).tolist()
+            counts = [a + b for a, b in zip(counts, of_block, strict=True)]
+        return counts
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """The order of live data, which is endless: batch t is sequences t * G to (t + 1) * G - 1."""
+
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        _check_positive(batch_size=self.batch_size)
+
+    def fixed(self) -> dict[str, Any]:
+        """Return what a saved state must agree in."""
+        return {"order": "live", "batch_size": self.batch_size}
+
+    def batches(self, first: int, last: int) -> Integers:
+        """Return the batches `first` to `last` - 1, int64 (last - first, batch_size)."""
+        draws = np.arange(first * self.batch_size, last * self.batch_size)
+        return draws.reshape(-1, self.batch_size)
+
+    def shards_at(self, step: int) -> list[int]:
+        """Return that there is nothing to fetch."""
+        return []
+
+
+def rank_part(batch: NDArray[Any], rank: int, num_ranks: int) -> NDArray[Any]:
+    """Return the part of a rank of a batch, or of batches: a slice of the last axis.
+
+    raises  InputError if the ranks cannot share a batch evenly
+    """
+    part, rest = divmod(batch.shape[-1], num_ranks)
+    if rest:
+        raise InputError(
+            f"batch_size: {batch.shape[-1]} is not divisible by {num_ranks} ranks; choose another"
+        )
+    return batch[..., rank * part : (rank + 1) * part]
+
+
+def permute(values: Integers, sizes: Integers, keys: Words, names: Words | None = None) -> Integers:
+    """Send each value, in [0, size), through a permutation of [0, size); all int64 (B,).
+
+    keys  uint64 (8,)      names  uint64 (B,): permutations of other names are unrelated
+    """
+    bits = np.searchsorted(_POWERS, sizes.astype(np.uint64)).astype(np.uint64)  # none for size 1
+    bits[bits == 3] = 4  # 8 rounds on 1 + 2 bits leave chi2 of pairs at 16 times what chance has
+    low_bits = (bits + np.uint64(1)) >> np.uint64(1)
+    high_mask, low_mask = _POWERS[bits - low_bits] - np.uint64(1), _POWERS[low_bits] - np.uint64(1)
+    salt = np.zeros_like(bits) if names is None else _mix(names)
+    network = (low_bits, high_mask, low_mask, salt)
+    sent = _feistel(values.astype(np.uint64), *network, keys).astype(np.int64)
+    while len(outside := np.flatnonzero(sent >= sizes)):
+        inner = (part[outside] for part in network)
+        sent[outside] = _feistel(sent[outside].astype(np.uint64), *inner, keys).astype(np.int64)
+    return sent
+
+
+def _feistel(
+    values: Words, low_bits: Words, high_mask: Words, low_mask: Words, salt: Words, keys: Words
+) -> Words:
+    """Permute the smallest power of two that holds a size: a walk has less than two turns."""
+    high, low = values >> low_bits, values & low_mask
+    for key, other_key in keys.reshape(-1, 2):
+        high = high ^ (_mix(low ^ salt ^ key) & high_mask)
+        low = low ^ (_mix(high ^ salt ^ other_key) & low_mask)
+    return (high << low_bits) | low
+
+
+def _mix(words: Words) -> Words:
+    """Hash each word: the end of splitmix64."""
+    words = (words ^ (words >> np.uint64(30))) * _MIX_1
+    words = (words ^ (words >> np.uint64(27))) * _MIX_2
+    return words ^ (words >> np.uint64(31))
+
+
+def _shuffle(size: int, keys: Words) -> Integers:
+    """Permute [0, size) by sorting hashes, which nothing can tell from chance: for short lists."""
+    return np.argsort(
+        _mix(_mix(np.arange(size, dtype=np.uint64) ^ keys[0]) ^ keys[1]), kind="stable"
+    )
+
+
+def _keys(purpose: str, seed: int, number: int) -> Words:
+    name = f"order {_VERSION}, {purpose}, {seed}, {number}"
+    digest = hashlib.blake2b(name.encode(), digest_size=8 * _ROUNDS).digest()
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise InputError(f"{name}: {value} is out of range, allowed is 1 or more")
+
+
+@lru_cache(maxsize=8)
+def _deal(shares: tuple[int, ...], seed: int, block: int) -> Integers:
+    """Say which split each draw of a block is of, int64 (4096,)."""
+    before, after = (_apportion(shares, (block + turn) * _BLOCK) for turn in (0, 1))
+    counts = [b - a for a, b in zip(before, after, strict=True)]
+    in_turn = np.repeat(np.arange(len(shares)), counts)
+    dealt = in_turn[_shuffle(_BLOCK, _keys("block", seed, block))]
+    dealt.flags.writeable = False  # the cache hands out this very array
+    return dealt
+
+
+def _apportion(shares: tuple[int, ...], draws: int) -> list[int]:
+    """Count the draws of each split by the largest remainder, the first of equal ones first.
+
+    In whole numbers of any length, so that nothing drifts. From a block to the next no count goes
+    down, as each share of a block is one draw at least.
+    """
+    counts, remainders = zip(*(divmod(draws * s, sum(shares)) for s in shares), strict=True)
+    largest = sorted(range(len(shares)), key=lambda split: -remainders[split])
+    more = set(largest[: draws - sum(counts)])
+    return [count + (split in more) for split, count in enumerate(counts)]
+
+
+def batch_indices(step: int, *, num_sequences: int, batch_size: int, seed: int) -> Integers:
+    """Return the places of one batch of a split of one shard."""
+    return Order((num_sequences,), batch_size, seed).batches(step, step + 1)[0]
 
 
 def batches_per_epoch(num_sequences: int, batch_size: int) -> int:
     """Return how many whole batches an epoch has."""
-    if batch_size < 1:
-        raise InputError(f"batch_size: {batch_size} is out of range, allowed is 1 or more")
-    if num_sequences < batch_size:
-        raise InputError(
-            f"batch_size: {batch_size} is more than the {num_sequences} sequences there are; "
-            "lower batch_size or generate more"
-        )
-    return num_sequences // batch_size
-
-
-def epoch_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    """Derive the round keys of an epoch, uint64 (8,)."""
-    digest = hashlib.blake2b(f"order 1, {seed}, {epoch}".encode(), digest_size=8 * _ROUNDS)
-    return np.frombuffer(digest.digest(), "<u8").astype(np.uint64)
-
-
-def permute(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Send places in [0, size) through a permutation of [0, size); uint64 in and out."""
-    half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    values = _feistel(places, half, mask, keys)
-    while (outside := values >= size).any():
-        values[outside] = _feistel(values[outside], half, mask, keys)
-    return values
-
-
-def _feistel(
-    values: NDArray[np.uint64], half: np.uint64, mask: np.uint64, keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    left, right = values >> half, values & mask
-    for key in keys:
-        mixed = right ^ key
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
-        left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & mask)
-    return (left << half) | right
+    return Order((num_sequences,), batch_size, 0).batches_per_epoch
