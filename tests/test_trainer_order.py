@@ -85,6 +85,8 @@ def test_ranks_together_have_the_batches_of_one_rank(order, num_ranks):
 
 
 @given(order=orders())
+@example(order=Order((8,) * 67 + (5,), 16, 0))  # lanes that share a shard
+@example(order=Order((8,) * 67 + (5,), 3, 0))  # lanes that a batch does not reach
 def test_what_is_read_lies_in_open_shards_and_each_shard_opens_once_an_epoch(order):
     before, opened = set(), np.zeros(len(order.shard_counts), int)
     for step, batch in enumerate(epoch_of(order, 0)):
@@ -205,7 +207,7 @@ def test_a_sequence_comes_anywhere_in_an_epoch_and_elsewhere_in_the_next(order):
         at[epoch, order.places(np.arange(epoch * size, (epoch + 1) * size))] = np.arange(size)
     tenths = np.stack([(at * 10 // size == tenth).sum(0) for tenth in range(10)])
     square = ((tenths - 50) ** 2 / 50).sum(0)
-    assert 6 < square.mean() < 13  # 9 by chance
+    assert 7 < square.mean() < 11  # 9 by chance, 12 if windows began at the same row each epoch
     assert abs(np.corrcoef(at[:-1].ravel(), at[1:].ravel())[0, 1]) < 0.02
 
 
