@@ -1,4 +1,7 @@
-"""A real S3 server, moto's, on loopback: its address and keys are set only for the test."""
+"""Fixtures: a real S3 server (moto's, on loopback) and a store in memory that fails as it is told.
+
+A test module names this file in `pytest_plugins`; then all of them share one server.
+"""
 
 import re
 import subprocess
@@ -6,8 +9,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import fsspec
 import pytest
+from faulty_store import FaultyFileSystem
 
 
 @dataclass
@@ -69,3 +75,15 @@ def object_store(s3_server, monkeypatch):
     driver.mkdir("bucket")
     yield s3_server
     driver.rm("bucket", recursive=True)
+
+
+@pytest.fixture
+def faulty_store(monkeypatch):
+    """The class behind `faulty://`, empty and without faults."""
+    fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+    fresh = {"store": {}, "pseudo_dirs": [""], "faults": [], "num_reads": 0, "waits": []}
+    for name, value in fresh.items():
+        monkeypatch.setattr(FaultyFileSystem, name, value)
+    clock = SimpleNamespace(sleep=FaultyFileSystem.waits.append, monotonic=time.monotonic)
+    monkeypatch.setattr("mmgen.shard.places.time", clock)
+    return FaultyFileSystem

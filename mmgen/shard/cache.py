@@ -179,7 +179,7 @@ class ShardCache:
     def _download(self, reservation: Reservation, shard: RemoteShard) -> CachedShard:
         def receive(offset: int, block: bytes) -> None:
             self._check_open(shard)
-            reservation.write(offset, block)
+            reservation.write(offset, block[: shard.size - offset])
 
         try:
             _fetch_verified(shard, receive)
@@ -218,7 +218,7 @@ def _mismatch(shard: RemoteShard, num_bytes: int) -> ShardError:
         found = "has another SHA-256"
     elif num_bytes > shard.size:
         found = f"has more than {shard.size} bytes"
-    return ShardError(f"{shard.where}: {found}, unlike its manifest says; write the shard again")
+    return ShardError(f"{shard.where}: {found}, against its manifest; write the shard again")
 
 
 def _sha256(descriptor: int) -> str:

@@ -188,7 +188,7 @@ class RemotePlace:
             return dict(sorted(found.items()))
 
         try:
-            return self._ask(folder, ask)
+            return self._ask(folder or None, ask)
         except FileNotFoundError:
             return {}
 
@@ -253,18 +253,18 @@ class RemotePlace:
         with suppress(FileNotFoundError):
             self._ask(relative, lambda driver, path: driver.rm_file(path))
 
-    def _ask(self, relative: str, action: Callable[[Any, str], R]) -> R:
-        """Call `action(driver, path)`, again after a failure that may pass; one line if it stays.
+    def _ask(self, relative: str | None, action: Callable[[Any, str], R]) -> R:
+        """Call `action(driver, path)` for a file, or for the place; again if it failed and may yet.
 
         FileNotFoundError is an answer and comes through, unless the bucket itself is missing.
         """
-        where = self.where(relative) if relative else self.name
+        where = self.name if relative is None else self.where(relative)
         deadline = time.monotonic() + _PATIENCE_S
         for tries in range(1, _MAX_TRIES + 1):
             try:
                 driver, root = self._driver()
                 driver.invalidate_cache()  # what others wrote since the last listing counts
-                answer = action(driver, f"{root}/{relative}" if relative else root)
+                answer = action(driver, root if relative is None else f"{root}/{relative}")
             except MmgenError:
                 raise
             except Exception as error:  # drivers raise what their libraries raise
