@@ -157,19 +157,19 @@ def test_a_listing_shows_what_another_process_has_put_since(object_store):
     assert reader.read_text("b.json", 1) == "2"
 
 
-def test_a_place_works_after_a_fork_and_a_pickle(object_store):
+def test_a_place_works_on_both_sides_of_a_fork(object_store):
     find_place("s3://bucket/data").write_text("a.json", "content")
     code = """if True:
-        import os, pickle
+        import os
         from mmgen.shard.places import find_place
         place = find_place("s3://bucket/data")
         assert place.read_text("a.json", 9) == "content"
         child = os.fork()
         assert place.read_text("a.json", 9) == "content"
-        assert pickle.loads(pickle.dumps(place)).read_text("a.json", 9) == "content"
-        if child:
-            assert os.waitpid(child, 0)[1] == 0
-            print("both read")
+        if not child:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print("both read")
         """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == "both read\n", done.stderr

@@ -145,7 +145,6 @@ class ShardCache:
                     coming.set_result(None)
                 except BaseException as error:
                     coming.set_exception(error)
-            del task, coming  # else the shard would stay in use until the next task comes
 
     def _check(self, shard: RemoteShard) -> None:
         where = shard.where
