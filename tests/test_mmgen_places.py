@@ -61,6 +61,7 @@ def test_every_kind_of_place_answers_alike(place, tmp_path):
     assert place.size("train/train-000000.h5") == 5000
     assert place.exists("train/train-000000.h5")
     assert not place.exists("train")
+    assert place.entries("manifest.json") == {}
 
     place.remove("train/train-000000.h5")
     place.remove("train/train-000000.h5")
