@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from trainer_data import CONTEXT, PREDICT, make_data, stored, tiny_config
 
-from mmgen.shard.reader import open_dataset
 from trainer.config import DataConfig
 from trainer.errors import InputError
 from trainer.evaluation import check_lengths, evaluate
 from trainer.model import Decoded, VideoAutoencoder
+from trainer.source import open_source
 
 COUNT = 70  # more than a batch of 64, no multiple of it
 
@@ -18,13 +18,13 @@ COUNT = 70  # more than a batch of 64, no multiple of it
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     folder = make_data(tmp_path_factory.mktemp("evaluation") / "data", {"test": COUNT})
-    return open_dataset(folder)["test"]
+    return open_source(folder, "test")
 
 
 @pytest.fixture(scope="module")
 def values(split):
     """Context and future as NumPy has them; the eighth frame is nobody's business."""
-    frames = stored(split.root, "test").reshape(COUNT, 8, 900) / 255
+    frames = stored(split.address, "test").reshape(COUNT, 8, 900) / 255
     return frames[:, :CONTEXT], frames[:, CONTEXT : CONTEXT + PREDICT]
 
 
@@ -121,7 +121,7 @@ def test_predictors_that_know_nothing_score_what_is_known_of_moving_mnist(tmp_pa
     """The numbers of 10 000 sequences; each tolerance is four standard errors of 300."""
     folder = make_data(tmp_path / "data", {"test": 300}, fields=())
     model = VideoAutoencoder(tiny_config("hidden=4").model, (64, 64))
-    found = evaluate(model, open_dataset(folder)["test"], DataConfig())
+    found = evaluate(model, open_source(folder, "test"), DataConfig())
     black, copied, mean = (found["baselines"][n] for n in ("black", "copy-last", "mean frame"))
     assert black["mse"] == pytest.approx(174.5, abs=10)
     assert mean["mse"] == pytest.approx(153.4, abs=8)
@@ -134,7 +134,7 @@ def test_predictors_that_know_nothing_score_what_is_known_of_moving_mnist(tmp_pa
 
 def test_more_frames_than_the_shortest_sequence_are_refused(tmp_path):
     folder = make_data(tmp_path / "data", fields=("canvas=30", "frames=6..8"))
-    ranged = open_dataset(folder)["test"]
+    ranged = open_source(folder, "test")
     line = "sequences of test have 6 frames, context 4 and predict 3 need 7; lower them"
     with pytest.raises(InputError, match=f"^{folder}: {line}$"):
         check_lengths(ranged, tiny_config().data)

@@ -26,7 +26,7 @@ from trainer.config import OptimizerConfig
 from trainer.errors import InputError, RunError
 from trainer.log import read_jsonl
 from trainer.loop import fit, learning_rate
-from trainer.order import batch_indices
+from trainer.order import Order
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_run_that_broke_off_goes_on_as_if_nothing_had_been(data, tmp_path, epo
     config = tiny_config("steps=17", "seed=6", "dropout=0.4", "schedule=one-cycle", *often)
     fit(config, data, tmp_path / "undisturbed", quiet=True)
 
-    order = [batch_indices(s, num_sequences=22, batch_size=4, seed=6).tolist() for s in range(10)]
+    order = Order((1,) * 22, 4, 6).batches(0, 10).tolist()
     seen = {0, *(index for batch in order[: 5 if epoch else 2] for index in batch)}
     turn, index = next((t, i) for t, batch in enumerate(order) for i in batch if i not in seen)
     assert turn // 5 == epoch

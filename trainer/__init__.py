@@ -6,19 +6,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.checkpoint import load_model
     from trainer.config import ModelConfig, TrainConfig
+    from trainer.dataset import SequenceDataset
     from trainer.model import VideoAutoencoder
-    from trainer.stream import SequenceStream
+    from trainer.stream import Batch, SequenceStream
 
 # Public names load on first use: importing torch takes a second that `mmtrain --help` must not pay.
 _EXPORTS = {
+    "Batch": "trainer.stream",
     "ModelConfig": "trainer.config",
+    "SequenceDataset": "trainer.dataset",
     "SequenceStream": "trainer.stream",
     "TrainConfig": "trainer.config",
     "VideoAutoencoder": "trainer.model",
     "load_model": "trainer.checkpoint",
 }
 
-__all__ = ["ModelConfig", "SequenceStream", "TrainConfig", "VideoAutoencoder", "load_model"]
+__all__ = [
+    "Batch",
+    "ModelConfig",
+    "SequenceDataset",
+    "SequenceStream",
+    "TrainConfig",
+    "VideoAutoencoder",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:

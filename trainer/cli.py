@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mmgen.errors import MmgenError, explain
-from trainer.errors import TrainerError
+from trainer.errors import InputError, TrainerError
 
 
 class OneLineErrors(click.Group):
@@ -37,7 +37,7 @@ def main(traceback: bool) -> None:
 
 
 @main.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1, required=True, metavar="DATA[=WEIGHT]...")
 @click.option("--run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option(
     "--preset", default="tutorial", show_default=True, help="tutorial (2048 units) or small."
@@ -52,7 +52,7 @@ def main(traceback: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Throw an earlier run in the folder away.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def fit(
-    data: Path,
+    data: tuple[str, ...],
     run: Path,
     preset: str,
     config: Path | None,
@@ -65,19 +65,29 @@ def fit(
 ) -> None:
     """Train on the split train of DATA and watch its val.
 
+    Several DATA are mixed by their weights (default 1), and the val of the first is watched. DATA
+    is a folder, or live:PRESET or live:FILE.toml, rendered while training: `?seed=N&FIELD=VALUE`
+    may follow, and --steps must.
+
     Example: mmtrain fit data/easy --run runs/easy --preset small --steps 500
     """
-    from trainer.config import load_config
+    from trainer.config import is_set, load_config
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     synonyms = {"steps": steps, "device": device}
     given = [f"{name}={value}" for name, value in synonyms.items() if value is not None]
-    resolved = load_config(preset, config, (*assignments, *given))
+    words = (*assignments, *given)
+    resolved = load_config(preset, config, words)
 
     from trainer.loop import fit as train
+    from trainer.source import is_live, parse_weighted
 
-    looked = train(resolved, data, run, resume=resume, overwrite=overwrite, quiet=as_json)
+    weighted = parse_weighted(data)
+    endless = next(filter(is_live, weighted), None)
+    if endless and not is_set("steps", config, words):
+        raise InputError(f"{endless}: live data have no end; say how far to go with --steps N")
+    looked = train(resolved, weighted, run, resume=resume, overwrite=overwrite, quiet=as_json)
     if as_json:
         result = {"run": str(run), "steps": resolved.run.steps, "val": looked or None}
         click.echo(json.dumps(result))
@@ -93,13 +103,17 @@ def fit(
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
-@click.option("--sequences", type=click.IntRange(min=1), help="The first ones.  [default: all]")
+@click.option(
+    "--sequences",
+    type=click.IntRange(min=1),
+    help="The first ones.  [default: all, or 1000 of live data]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
-    run: Path, data: Path, split: str, sequences: int | None, device: str, as_json: bool
+    run: Path, data: str, split: str, sequences: int | None, device: str, as_json: bool
 ) -> None:
     """Score the newest checkpoint of RUN on DATA, beside predictors that know nothing.
 
@@ -127,12 +141,12 @@ def evaluate(
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=".gif or .png")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option("--index", default=0, show_default=True, help="Which sequence.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-def rollout(run: Path, data: Path, out: Path, split: str, index: int, device: str) -> None:
+def rollout(run: Path, data: str, out: Path, split: str, index: int, device: str) -> None:
     """Draw context, truth, reconstruction and prediction side by side.
 
     Example: mmtrain rollout runs/easy data/easy -o rollout.gif

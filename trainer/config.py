@@ -95,7 +95,8 @@ def load_config(
     """Resolve preset < TOML file (fields alone or in sections) < FIELD=VALUE."""
     fields = find_preset(preset).model_dump()
     if path is not None:
-        _merge_file(fields, path)
+        for section, values in _read_sections(path).items():
+            fields[section] |= values
     parts = field_parts()
     for name, value in parse_assignments(assignments).items():
         if name not in parts:
@@ -104,20 +105,26 @@ def load_config(
     return parse_config(fields)
 
 
-def _merge_file(fields: dict[str, Any], path: Path) -> None:
-    """Take the fields of a TOML file, in sections or without; problems are the file's."""
+def is_set(name: str, path: Path | None, assignments: Sequence[str]) -> bool:
+    """Tell whether somebody set a field, in the file or by FIELD=VALUE; a preset is nobody."""
+    if name in parse_assignments(assignments):
+        return True
+    return path is not None and name in _read_sections(path).get(field_parts()[name], {})
+
+
+def _read_sections(path: Path) -> dict[str, Any]:
+    """Read the fields of a TOML file, in sections or without, by section; problems are its."""
     parts = field_parts()
     sections: dict[str, Any] = {}
     for name, value in read_toml(path).items():
         if name in parts:
             sections.setdefault(parts[name], {})[name] = value
-        elif isinstance(value, dict) and name in fields:
+        elif isinstance(value, dict) and name in TrainConfig.model_fields:
             sections.setdefault(name, {}).update(value)
         else:
             sections[name] = value
     validated(TrainConfig, sections, path)
-    for section, values in sections.items():
-        fields[section] |= values
+    return sections
 
 
 def parse_config(fields: dict[str, Any]) -> TrainConfig:

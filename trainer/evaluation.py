@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from mmgen.shard.manifest import canonical_json, write_atomic
-from mmgen.shard.reader import Split, open_dataset
 from trainer import losses
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import DataConfig, parse_config
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder, to_values
+from trainer.source import LIVE_SEQUENCES, Address, Source, absolute, open_source
 from trainer.stream import in_order
 from trainer.world import one_line_when_out_of_memory
 
@@ -34,16 +34,16 @@ EVALUATION_NAME = "evaluation.json"
 
 @one_line_when_out_of_memory()
 def evaluate_run(
-    run: Path, data: Path, split: str, num_sequences: int | None, device: str
+    run: Path, data: Address, split: str, num_sequences: int | None, device: str
 ) -> dict[str, Any]:
     """Score a run's newest checkpoint on a split and keep the result in the run's folder."""
     path = latest_checkpoint(run)
     checkpoint = load_checkpoint(path)
-    sequences = open_dataset(data)[split]
+    sequences = open_source(data, split)
     model = restore_model(checkpoint, device)
     config = parse_config(checkpoint["config"])
     scores = evaluate(model, sequences, config.data, num_sequences)
-    result = scores | {"checkpoint": path.name, "data": str(data.resolve())}
+    result = scores | {"checkpoint": path.name, "data": absolute(data)}
     write_atomic(run / EVALUATION_NAME, canonical_json(result))
     return result
 
@@ -67,7 +67,7 @@ def _written(value: float | None) -> str:
 @torch.inference_mode()
 def evaluate(
     model: VideoAutoencoder,
-    split: Split,
+    source: Source,
     data: DataConfig,
     num_sequences: int | None = None,
     *,
@@ -75,20 +75,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score reconstruction and prediction on the first sequences of a split.
 
-    num_sequences  how many; all if None
+    num_sequences  how many; if None all, or 1000 of live data, which have no end
     baselines      also score the predictors that know nothing (costs a second pass)
     returns        the tables of `mmtrain evaluate --json`: mse and mae summed over a frame's
                    pixels, ce in nats per frame, means over sequences and frames, each also per
                    frame; numbers or None where infinite
     raises         InputError if sequences are shorter than context + predict
     """
-    check_fits(model, split, data)
-    count = _checked_count(split, num_sequences)
+    check_fits(model, source, data)
+    count = _checked_count(source, num_sequences)
     device = next(model.parameters()).device
-    mean_frame = _mean_frame(split, data, count, device) if baselines else None
+    mean_frame = _mean_frame(source, data, count, device) if baselines else None
     tables: dict[str, _Table] = defaultdict(_Table)
     model.eval()
-    for context, future in _windows(split, data, count, device):
+    for context, future in _windows(source, data, count, device):
         decoded = model(context, data.predict)
         for name, output, target in (
             ("reconstruction", decoded.reconstruction, context),
@@ -102,7 +102,7 @@ def evaluate(
             tables["black"].add(black := torch.zeros_like(future), black, future)
             tables["copy-last"].add(last, losses.clipped(last), future)
             tables["mean frame"].add(constant, constant, future)
-    result: dict[str, Any] = {"split": split.name, "sequences": count}
+    result: dict[str, Any] = {"split": source.split, "sequences": count}
     for name in ("prediction", "reconstruction"):
         result[name] = tables[name].summary()
     if baselines:
@@ -112,56 +112,50 @@ def evaluate(
     return result
 
 
-def check_lengths(split: Split, data: DataConfig) -> None:
+def check_lengths(source: Source, data: DataConfig) -> None:
     """Refuse sequences shorter than context + predict, before any work."""
     needed = data.context + data.predict
-    shortest = _shortest(split)
-    if shortest < needed:
+    if source.shortest < needed:
         raise InputError(
-            f"{split.root}: sequences of {split.name} have {shortest} frames, context "
+            f"{source.address}: sequences of {source.split} have {source.shortest} frames, context "
             f"{data.context} and predict {data.predict} need {needed}; lower them"
         )
 
 
-def _shortest(split: Split) -> int:
-    # The config knows without opening every shard; a set without one has sequences of one length.
-    frames = (split.manifest.config or {}).get("frames")
-    low = str(frames).partition("..")[0]
-    stored = split.sequence_shape[0]
-    return min(int(low), stored) if low.isdecimal() else stored
-
-
-def check_fits(model: VideoAutoencoder, split: Split, data: DataConfig) -> None:
+def check_fits(model: VideoAutoencoder, source: Source, data: DataConfig) -> None:
     """Refuse data whose frames are not the model's, or too few."""
-    check_lengths(split, data)
-    if split.sequence_shape[1:] != model.frame_shape:
+    check_lengths(source, data)
+    if source.sequence_shape[1:] != model.frame_shape:
         raise InputError(
-            f"{split.root}: frames are {split.sequence_shape[1:]}, the model was trained on "
+            f"{source.address}: frames are {source.sequence_shape[1:]}, the model was trained on "
             f"{model.frame_shape}"
         )
 
 
-def _checked_count(split: Split, num_sequences: int | None) -> int:
-    if num_sequences is not None and not 1 <= num_sequences <= len(split):
+def _checked_count(source: Source, num_sequences: int | None) -> int:
+    there = source.count
+    if num_sequences is None:
+        return LIVE_SEQUENCES if there is None else there
+    if num_sequences < 1 or (there is not None and num_sequences > there):
         raise InputError(
-            f"{split.root}: {num_sequences} sequences asked for, {split.name} has {len(split)}"
+            f"{source.address}: {num_sequences} sequences asked for, {source.split} has {there}"
         )
-    return num_sequences or len(split)
+    return num_sequences
 
 
 def _windows(
-    split: Split, data: DataConfig, count: int, device: torch.device
+    source: Source, data: DataConfig, count: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield context (B, context, D) and future (B, predict, D) of consecutive sequences."""
     last = data.context + data.predict
-    for batch in in_order(split, count, _BATCH):
+    for batch in in_order(source, count, _BATCH):
         values = to_values(batch.frames[:, :last].to(device))
         yield values[:, : data.context], values[:, data.context :]
 
 
-def _mean_frame(split: Split, data: DataConfig, count: int, device: torch.device) -> Tensor:
+def _mean_frame(source: Source, data: DataConfig, count: int, device: torch.device) -> Tensor:
     total: Tensor | float = 0.0
-    for _, future in _windows(split, data, count, device):
+    for _, future in _windows(source, data, count, device):
         total = total + future.double().sum((0, 1))
     assert isinstance(total, Tensor)
     return (total / (count * data.predict)).float()

@@ -42,7 +42,7 @@ class RunLog:
         self.quiet = quiet
         self._began = self._spoken = self._marked = time.monotonic()
         self._marked_step = start
-        self._waited_s = 0.0
+        self._waited_s = self._waited_unspoken_s = 0.0
         for name in ("metrics.jsonl", "timing.jsonl"):
             _cut_back(run / name, start, is_due)
 
@@ -51,8 +51,9 @@ class RunLog:
         _append(self.run / "metrics.jsonl", line)
 
     def waited(self, seconds: float) -> None:
-        """Note time spent waiting for data."""
+        """Note time in which there was nothing to do but wait for data."""
         self._waited_s += seconds
+        self._waited_unspoken_s += seconds
 
     def timing(self, step: int, batch_size: int) -> None:
         """Append the speed since the last call to timing.jsonl."""
@@ -73,12 +74,13 @@ class RunLog:
         now = time.monotonic()
         if now - self._spoken < _SPEAK_EVERY_S:
             return
+        waited, self._waited_unspoken_s = self._waited_unspoken_s / (now - self._spoken), 0.0
         self._spoken = now
         rate = (step - self.start) / (now - self._began)
         left_s = (self.steps - step) / rate
         self.say(
             f"step {step}/{self.steps}  loss {loss:.5f}  {rate * batch_size:.0f} sequences/s  "
-            f"{left_s / 60:.1f} min left"
+            f"{waited:.0%} waiting for data  {left_s / 60:.1f} min left"
         )
 
     def sync(self) -> None:

@@ -1,7 +1,9 @@
 """The recipe, to be read top to bottom: draw a batch, take a step, log, look at val, save."""
 
 import math
+import os
 import time
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgen.shard.reader import DataSet, Split, open_dataset
 from trainer.checkpoint import (
     FORMAT,
     save_checkpoint,
@@ -22,6 +23,14 @@ from trainer.log import RunLog, read_jsonl
 from trainer.losses import mse_loss
 from trainer.model import VideoAutoencoder, to_values
 from trainer.run_folder import check_folder, prepare_folder
+from trainer.source import (
+    LIVE_SEQUENCES,
+    Address,
+    Source,
+    absolute,
+    as_weighted,
+    find_source,
+)
 from trainer.stream import SequenceStream
 from trainer.world import (
     one_line_when_out_of_memory,
@@ -34,15 +43,16 @@ from trainer.world import (
 @one_line_when_out_of_memory()
 def fit(
     config: TrainConfig,
-    data: Path,
+    data: Address | Mapping[str, float],
     run: Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train on the split train of a data set, watch its val, leave everything in the folder `run`.
+    """Train on the split train of DATA, watch its val, leave everything in the folder `run`.
 
+    data       an address, or {address: weight} of several, of which the first one's val is watched
     resume     go on from the newest checkpoint, or start where there is none
     overwrite  throw an earlier run in the folder away
     returns    the last look at val: mse and ce of prediction and reconstruction, and the step
@@ -50,18 +60,26 @@ def fit(
     """
     device = pick_device(config.run.device)
     precision = pick_precision(config.run.precision, device)
-    dataset = open_dataset(data)
-    stream = SequenceStream(dataset["train"], config.data.batch_size, seed=config.run.seed)
-    check_lengths(dataset["train"], config.data)
-    watched = _watched(dataset, config)
+    weighted = as_weighted(data)
+    stream = SequenceStream(
+        weighted,
+        config.data.batch_size,
+        seed=config.run.seed,
+        readers=_num_readers(),
+        pin_memory=device.type == "cuda",
+    )
+    for source in stream.sources:
+        check_lengths(source, config.data)
+    watched = _watched(stream.sources[0], config)
     check_folder(run, config, resume=resume, overwrite=overwrite)
 
     torch.manual_seed(config.run.seed)
-    model = VideoAutoencoder(config.model, stream.split.sequence_shape[1:]).to(device)
+    model = VideoAutoencoder(config.model, stream.sequence_shape[1:]).to(device)
     model.round_products(product_dtype(precision))
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    named = {absolute(address): weight for address, weight in weighted.items()}
     # Nothing of an earlier run is thrown away before all this was possible.
-    checkpoint = prepare_folder(run, config, data, overwrite=overwrite)
+    checkpoint = prepare_folder(run, config, named, overwrite=overwrite)
     if checkpoint:
         _restore(checkpoint, model, optimizer, stream, device)
     steps, batch_size = config.run.steps, config.data.batch_size
@@ -74,10 +92,11 @@ def fit(
     while stream.step < steps:
         asked = time.monotonic()
         batch = next(batches)
-        log.waited(time.monotonic() - asked)
+        if _is_idle(device):
+            log.waited(time.monotonic() - asked)
         step = stream.step  # counts from 1: this step's number
         rate = learning_rate(config.optimizer, step - 1, steps)
-        losses = train_step(model, optimizer, batch.frames.to(device), config, rate)
+        losses = train_step(model, optimizer, batch.to(device).frames, config, rate)
         is_saved = step % config.run.checkpoint_every == 0 or step == steps
         is_logged = _is_due(config.run, {"step": step})
         if is_saved or is_logged:
@@ -94,6 +113,16 @@ def fit(
             _save(run, config, model, optimizer, stream, device)
     batches.close()
     return looked or _last_look(run)
+
+
+def _num_readers() -> int:
+    """Return how many threads read: half the cores, four at most: each holds a batch."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
+
+
+def _is_idle(device: torch.device) -> bool:
+    """Tell whether the device has done all it was given: else waiting for data cost nothing."""
+    return device.type != "cuda" or torch.cuda.current_stream(device).query()
 
 
 def _is_due(config: RunConfig, line: dict[str, Any]) -> bool:
@@ -150,26 +179,26 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-def _watched(dataset: DataSet, config: TrainConfig) -> Split | None:
+def _watched(train: Source, config: TrainConfig) -> Source | None:
     """Return the split that is looked at while training, None if the set has none."""
-    if "val" not in dataset.splits:
+    val = find_source(train.address, "val")
+    if val is None:
         return None
-    train, val = dataset["train"], dataset["val"]
     check_lengths(val, config.data)
     if val.sequence_shape[1:] != train.sequence_shape[1:]:
         raise InputError(
-            f"{dataset.root}: frames of val are {val.sequence_shape[1:]}, of train "
+            f"{train.address}: frames of val are {val.sequence_shape[1:]}, of train "
             f"{train.sequence_shape[1:]}"
         )
     return val
 
 
 def _look(
-    model: VideoAutoencoder, watched: Split | None, config: TrainConfig, step: int, log: RunLog
+    model: VideoAutoencoder, watched: Source | None, config: TrainConfig, step: int, log: RunLog
 ) -> dict[str, Any]:
     if watched is None:
         return {}
-    count = min(config.run.eval_sequences, len(watched))
+    count = min(config.run.eval_sequences, watched.count or LIVE_SEQUENCES)
     scores = evaluate(model, watched, config.data, count, baselines=False)
     short = {
         name: {metric: scores[name][metric] for metric in ("mse", "ce")}

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mmgen.shard.manifest import write_atomic
-from mmgen.shard.reader import Split, open_dataset
+from mmgen.shard.reader import Split
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.model import VideoAutoencoder
+from trainer.source import Address, Source, open_source
 
 _PANEL_PX = 192  # the longer side of a small canvas is enlarged to about this
 _TITLE_PX = 110
@@ -48,12 +49,13 @@ class Rollout:
         return seen
 
 
-def roll_out(run: Path, data: Path, split: str, index: int, device: str = "auto") -> Rollout:
+def roll_out(run: Path, data: Address, split: str, index: int, device: str = "auto") -> Rollout:
     """Run the newest checkpoint of a run on one sequence of a data set."""
     checkpoint = load_checkpoint(latest_checkpoint(run))
-    sequences = open_dataset(data)[split]
-    if not 0 <= index < len(sequences):
-        raise InputError(f"index: {index} is out of range, {split} has {len(sequences)} sequences")
+    sequences = open_source(data, split)
+    if index < 0 or (sequences.count is not None and index >= sequences.count):
+        count = "endless" if sequences.count is None else sequences.count
+        raise InputError(f"index: {index} is out of range, {split} has {count} sequences")
     model = restore_model(checkpoint, device)
     config = parse_config(checkpoint["config"]).data
     check_fits(model, sequences, config)
@@ -61,10 +63,16 @@ def roll_out(run: Path, data: Path, split: str, index: int, device: str = "auto"
 
 
 def roll_out_sequence(
-    model: VideoAutoencoder, sequences: Split, index: int, num_context: int, num_predicted: int
+    model: VideoAutoencoder,
+    sequences: Split | Source,
+    index: int,
+    num_context: int,
+    num_predicted: int,
 ) -> Rollout:
     """Reconstruct the context of a sequence and predict what follows."""
-    truth = sequences[index].frames[: num_context + num_predicted]
+    frames = np.empty((1, *sequences.sequence_shape), np.uint8)
+    sequences.read(np.array([index]), frames)
+    truth = frames[0, : num_context + num_predicted]
     context = torch.from_numpy(truth[None, :num_context].copy())
     reconstruction, prediction = np.zeros_like(truth), np.zeros_like(truth)
     reconstruction[:num_context] = _to_bytes(model.reconstruct(context))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ def check_folder(run: Path, config: TrainConfig, *, resume: bool, overwrite: boo
 
 
 def prepare_folder(
-    run: Path, config: TrainConfig, data: Path, *, overwrite: bool
+    run: Path, config: TrainConfig, data: Mapping[str, float], *, overwrite: bool
 ) -> dict[str, Any] | None:
-    """Make a checked folder a run of this config; return the checkpoint to go on from, if any."""
+    """Make a checked folder a run of this config; return the checkpoint to go on from, if any.
+
+    data  address -> weight, for people to read
+    """
     whole = run.resolve()  # `.` and links cannot be renamed
     old = whole.with_name(f"{whole.name}.old.partial")  # whole or gone, never half a run
     if overwrite:
@@ -47,7 +51,7 @@ def prepare_folder(
         whole.rename(old)
         shutil.rmtree(old)
     run.mkdir(parents=True, exist_ok=True)
-    content = {"config": config.model_dump(), "data": str(data.resolve())}
+    content = {"config": config.model_dump(), "data": dict(data)}
     write_atomic(run / "config.json", canonical_json(content))
     return None
 

@@ -1,26 +1,41 @@
-"""Shards -> batches of uint8 frames, in the order of `order.py`, read ahead in the background.
+"""Sources -> batches of uint8 frames, in the order of `order.py`, read ahead in the background.
 
 Frames stay uint8 until they are on the device: a quarter of the bytes to move.
 """
 
-import hashlib
-import os
+import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
-from mmgen.shard.reader import Split, open_dataset
 from trainer.errors import InputError
-from trainer.order import batch_indices, batches_per_epoch
+from trainer.order import InOrder, Mixture, Order, rank_part
+from trainer.source import (
+    Address,
+    Source,
+    StoredSource,
+    as_weighted,
+    check_agreement,
+    open_source,
+)
 
-_BATCHES_AHEAD = 3
+_AHEAD = 2  # batches that wait beside those being read
+_PLANNED = 32  # batches whose order is worked out in one go
+_MIXED_ROWS = 16  # sequences of one source on their way into a mixed batch: they stay in the cache
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -29,60 +44,105 @@ class Batch:
 
     frames  uint8 (B, T, H, W) or (B, T, H, W, 3), zero past num_frames
     num_frames  int32 (B,)      index  int64 (B,), places in the split
+    source  int64 (B,), which of several DATA each is of; None where there is one
     """
 
     frames: Tensor
     num_frames: Tensor
     index: Tensor
+    source: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy to a device; from pinned memory without waiting for the copy."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Copy into pinned memory, as `DataLoader(pin_memory=True)` asks for."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        source = None if self.source is None else change(self.source)
+        return Batch(change(self.frames), change(self.num_frames), change(self.index), source)
 
 
-class SequenceStream:
-    """Endless shuffled batches of a split: iterate, and save or load `state_dict` at any batch.
+class SequenceStream(IterableDataset[Batch]):
+    """Endless batches of a split: iterate, and save or load `state_dict` at any batch.
 
-    data        a data set folder
-    batch_size  sequences a batch; the set must hold as many
-    seed        of the order
+    data        a DATA address, or {address: weight} to mix several of one canvas and colour;
+                shorter sequences are padded with zeros to the longest
+    batch_size  sequences of a global batch; a stored set must hold as many
+    seed        of the order; live data come unshuffled
+    rank, num_ranks  this process's place: each gets its part of every batch
+    readers     threads; they change nothing but the speed
+    pin_memory  for copies to CUDA that nobody waits for
+
+    Under `DataLoader(stream, batch_size=None, num_workers=W)` worker w reads every W-th batch, so
+    the order is the same. The workers have copies of the stream: set `stream.step` to the number of
+    batches consumed before saving its state.
     """
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Split,
+        data: Address | Mapping[str, float],
         batch_size: int,
         *,
         split: str = "train",
         seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        readers: int = 1,
+        pin_memory: bool = False,
     ) -> None:
-        self.split = data if isinstance(data, Split) else open_dataset(data)[split]
+        if batch_size < 1:
+            raise InputError(f"batch_size: {batch_size} is out of range, allowed is 1 or more")
+        if batch_size % num_ranks:
+            raise InputError(f"batch_size: {batch_size} cannot be cut into {num_ranks} equal parts")
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank {rank} is not one of {num_ranks}")
+        weighted = as_weighted(data)
+        self.sources = [open_source(address, split) for address in weighted]
+        check_agreement(self.sources)
         self.batch_size = batch_size
-        self.seed = seed
         self.step = 0
-        batches_per_epoch(len(self.split), batch_size)
+        self._rank, self._num_ranks = rank, num_ranks
+        self._readers, self._pin_memory = readers, pin_memory
+        total = sum(weighted.values())
+        self._shares = [weight / total for weight in weighted.values()]
+        self._orders = [_order_of(source, batch_size, seed) for source in self.sources]
+        self._mixture = (
+            Mixture(self._orders, list(weighted.values()), batch_size, seed)
+            if len(weighted) > 1
+            else None
+        )
+
+    @property
+    def sequence_shape(self) -> tuple[int, ...]:
+        """(T, H, W) or (T, H, W, 3) of every batch."""
+        return longest_shape(self.sources)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what resuming needs: the batches handed out, and what fixes their order."""
-        return {"step": self.step} | self._fixed()
+        fingerprints = [source.fingerprint for source in self.sources]
+        return {"step": self.step, "sources": fingerprints} | self._fixed()
 
     def _fixed(self) -> dict[str, Any]:
-        return {
-            "order": 1,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "num_sequences": len(self.split),
-            "shards_sha256": self._shards_sha256(),
-        }
-
-    def _shards_sha256(self) -> str:
-        """Name the very files: a set made again with another seed is another set."""
-        hashes = "".join(entry.sha256 for entry in self.split.entries)
-        return hashlib.sha256(hashes.encode()).hexdigest()
+        return (self._mixture or self._orders[0]).fixed()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the batches already handed out, from the next `iter` on.
 
         raises  InputError if the order would differ
         """
-        if state.get("shards_sha256") != self._shards_sha256():
-            raise InputError(f"{self.split.root}: is not the data set that the saved state is of")
+        saved = list(state.get("sources", ()))
+        if len(saved) != len(self.sources):
+            raise InputError(
+                f"the saved state is of {len(saved)} data sets, the stream of {len(self.sources)}"
+            )
+        for source, fingerprint in zip(self.sources, saved, strict=True):
+            if source.fingerprint != fingerprint:
+                raise InputError(
+                    f"{source.address}: is not the data set that the saved state is of"
+                )
         for name, value in self._fixed().items():
             if state.get(name) != value:
                 raise InputError(
@@ -92,33 +152,142 @@ class SequenceStream:
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield batches from the current step on, for ever; one iterator at a time."""
-        with ThreadPoolExecutor(1, thread_name_prefix="shards") as reader:
-            waiting: deque[Future[Batch]] = deque()
-            try:
-                while True:
-                    while len(waiting) < _BATCHES_AHEAD:
-                        waiting.append(reader.submit(self._read, self.step + len(waiting)))
-                    batch = waiting.popleft().result()
-                    self.step += 1
-                    yield batch
-            finally:
-                reader.shutdown(cancel_futures=True)
+        worker = get_worker_info()
+        place, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        memory = Memory(self.batch_size // self._num_ranks, self.sequence_shape, self._pin_memory)
+        read = partial(_read_planned, self.sources, memory=memory)
+        planned = self._plan(self.step + place, stride)
+        with closing(read_ahead(read, planned, self._readers)) as batches:
+            for batch in batches:
+                self.step += stride
+                yield batch
 
-    def _read(self, step: int) -> Batch:
-        indices = batch_indices(
-            step, num_sequences=len(self.split), batch_size=self.batch_size, seed=self.seed
-        )
-        return read_batch(self.split, indices)
+    def _plan(self, first: int, stride: int) -> Iterator["_Planned"]:
+        """Yield which sequences make up every stride-th batch."""
+        for begin in count(first, stride * _PLANNED):
+            self._fetch_ahead(begin)
+            end = begin + stride * _PLANNED
+            if self._mixture:
+                source, index = self._mixture.batches(begin, end)
+            else:
+                source, index = None, self._orders[0].batches(begin, end)
+            for row in range(0, end - begin, stride):
+                yield _Planned(
+                    self._part(index[row]), None if source is None else self._part(source[row])
+                )
+
+    def _part(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rank_part(batch, self._rank, self._num_ranks)
+
+    def _fetch_ahead(self, step: int) -> None:
+        """Tell each source which of its shards come next; in a mixture its own step is a share."""
+        for source, order, share in zip(self.sources, self._orders, self._shares, strict=True):
+            if isinstance(source, StoredSource) and isinstance(order, Order):
+                source.fetch_ahead(order.shards_at(int(step * share)))
 
 
-def read_batch(split: Split, indices: NDArray[np.int64]) -> Batch:
-    """Read the sequences at `indices`, int64 (B,), of a split."""
-    frames = np.empty((len(indices), *split.sequence_shape), np.uint8)
-    num_frames = split.read(indices.tolist(), frames)
-    return Batch(torch.from_numpy(frames), torch.from_numpy(num_frames), torch.from_numpy(indices))
+@dataclass(frozen=True)
+class _Planned:
+    index: NDArray[np.int64]
+    source: NDArray[np.int64] | None = None
 
 
-def in_order(split: Split, num_sequences: int, batch_size: int) -> Iterator[Batch]:
-    """Yield the first sequences of a split in their own order; the last batch may be smaller."""
-    for first in range(0, num_sequences, batch_size):
-        yield read_batch(split, np.arange(first, min(first + batch_size, num_sequences)))
+def _order_of(source: Source, batch_size: int, seed: int) -> Order | InOrder:
+    if isinstance(source, StoredSource):
+        return Order(source.shard_counts, batch_size, seed)
+    return InOrder(batch_size)
+
+
+def longest_shape(sources: Sequence[Source]) -> tuple[int, ...]:
+    """Return the shape of a sequence that holds those of any source."""
+    return max(source.sequence_shape for source in sources)
+
+
+class Memory:
+    """Frames of batches: memory that is used again as soon as nobody looks at it, and no sooner.
+
+    A batch of 10 MB costs 2560 page faults where its memory is fresh. What is handed out comes back
+    when the last tensor that shows it is gone, so a batch may be kept for as long as one likes.
+    Pinned memory is torch's own to use again: it knows which copies are still on their way.
+    """
+
+    def __init__(
+        self, num_sequences: int, sequence_shape: tuple[int, ...], is_pinned: bool
+    ) -> None:
+        self._shape = (num_sequences, *sequence_shape)
+        self._is_pinned = is_pinned
+        # More than these are kept only by a consumer that keeps batches itself.
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=_AHEAD + 2)
+
+    def take(self, num_sequences: int) -> Tensor:
+        """Return uint8 (num_sequences, T, H, W) of any content."""
+        if self._is_pinned:
+            shape = (num_sequences, *self._shape[1:])
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        try:
+            whole = self._free.pop()
+        except IndexError:
+            whole = np.empty(self._shape, np.uint8)
+        shown = whole[:num_sequences]  # an array of its own, which only the tensor holds
+        weakref.finalize(shown, self._free.append, whole).atexit = False
+        return torch.from_numpy(shown)
+
+
+def _read_planned(sources: Sequence[Source], planned: _Planned, memory: Memory) -> Batch:
+    frames = memory.take(len(planned.index))
+    if planned.source is None:
+        num_frames = sources[0].read(planned.index, frames.numpy())
+    else:
+        num_frames = _read_mixed(sources, planned.source, planned.index, frames.numpy())
+    whose = None if planned.source is None else torch.from_numpy(planned.source.copy())
+    index = torch.from_numpy(planned.index.copy())
+    return Batch(frames, torch.from_numpy(num_frames), index, whose)
+
+
+def _read_mixed(
+    sources: Sequence[Source],
+    whose: NDArray[np.int64],
+    index: NDArray[np.int64],
+    out: NDArray[np.uint8],
+) -> NDArray[np.int32]:
+    """Read sequences (B,) of several sources into `out`; shorter ones are zero at their end."""
+    num_frames = np.empty(len(out), np.int32)
+    for number, source in enumerate(sources):
+        rows = np.flatnonzero(whose == number)
+        shape = source.sequence_shape
+        read = np.empty((min(len(rows), _MIXED_ROWS), *shape), np.uint8)
+        for first in range(0, len(rows), _MIXED_ROWS):
+            part = rows[first : first + _MIXED_ROWS]
+            num_frames[part] = source.read(index[part], read[: len(part)])
+            for place, row in enumerate(part.tolist()):
+                out[row, : shape[0]] = read[place]
+                out[row, shape[0] :] = 0
+    return num_frames
+
+
+def read_ahead(
+    read: Callable[[J], R], jobs: Iterable[J], num_threads: int
+) -> Generator[R, None, None]:
+    """Yield what `read` makes of each job, in their order; threads are some jobs ahead.
+
+    An error comes out at its job's turn. Closing, or the end of the jobs, ends the threads.
+    """
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="shards") as readers:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(readers.submit(read, job))
+                if len(waiting) == num_threads + _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+
+def in_order(source: Source, num_sequences: int, batch_size: int) -> Generator[Batch, None, None]:
+    """Yield the first sequences of a source in their own order; the last batch may be smaller."""
+    ends = [*range(batch_size, num_sequences, batch_size), num_sequences]
+    planned = (_Planned(np.arange(end - 1 - (end - 1) % batch_size, end)) for end in ends)
+    memory = Memory(min(batch_size, num_sequences), source.sequence_shape, is_pinned=False)
+    return read_ahead(partial(_read_planned, [source], memory=memory), planned, 1)

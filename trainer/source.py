@@ -1,0 +1,306 @@
+"""A DATA address -> sequences to read: a stored split, or one that is rendered as it is asked for.
+
+DATA      a data set's folder or address, or live:PRESET, live:FILE.toml
+live:     ?seed=N&FIELD=VALUE may follow: the seed (0) and any field of the generator's config
+"""
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmgen import errors, presets
+from mmgen.config import GeneratorConfig
+from mmgen.shard import reader
+from mmgen.shard.manifest import canonical_json
+from mmgen.shard.reader import Split, open_dataset
+from trainer.errors import InputError
+
+Address = str | os.PathLike[str]
+Truth = dict[str, NDArray[Any]]
+
+LIVE = "live:"
+LIVE_SEQUENCES = 1000  # as many are looked at where nobody says how many
+_RENDERED_BYTES = (
+    8 << 20
+)  # at once: what noise or an occluder goes over again is still in the cache
+_MAX_SHARDS_KEPT = 16
+_BESIDE_FRAMES = tuple(f.name for f in fields(reader.Sequence) if f.name != "frames")
+
+
+class Source(Protocol):
+    """The sequences of one split, wherever they come from; threads may read, pickle may copy."""
+
+    address: str
+    split: str
+
+    @property
+    def sequence_shape(self) -> tuple[int, ...]:
+        """(T, H, W) or (T, H, W, 3); T is that of the longest."""
+
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest sequence there may be."""
+
+    @property
+    def count(self) -> int | None:
+        """How many there are; None if there is no end of them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that differs where the sequences do."""
+
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Put sequences (B,) into `out`, uint8 (B, T, H, W), C order; return num_frames (B,)."""
+
+    def truth(self, indices: Iterable[int]) -> list[Truth]:
+        """Return what is known of sequences besides their frames, by the names of FORMAT.md."""
+
+
+class StoredSource:
+    """A split of a data set."""
+
+    def __init__(self, address: str, stored: Split) -> None:
+        self.address = address
+        self.split = stored.name
+        self._stored = stored
+        self._tables: dict[int, Truth] = {}
+
+    @property
+    def shard_counts(self) -> tuple[int, ...]:
+        """Sequences of each shard."""
+        return tuple(entry.count for entry in self._stored.entries)
+
+    @property
+    def count(self) -> int:
+        """How many sequences there are."""
+        return len(self._stored)
+
+    @property
+    def sequence_shape(self) -> tuple[int, ...]:
+        """Shape of a sequence as stored."""
+        return self._stored.sequence_shape
+
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest sequence the config allows.
+
+        It knows without opening every shard; a set without one has sequences of one length.
+        """
+        frames = (self._stored.manifest.config or {}).get("frames")
+        low = str(frames).partition("..")[0]
+        stored = self.sequence_shape[0]
+        return min(int(low), stored) if low.isdecimal() else stored
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the very files: a set made again with another seed is another set."""
+        hashes = "".join(entry.sha256 for entry in self._stored.entries)
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Read and check; ShardError names what is damaged."""
+        return self._stored.read(indices.tolist(), out)
+
+    def fetch_ahead(self, shards: list[int]) -> None:
+        """Take note of shards that are read soon; those of a folder are there already."""
+
+    def truth(self, indices: Iterable[int]) -> list[Truth]:
+        """Read annotations.
+
+        Those of a whole shard take 64 ms for 8192 sequences, those of one sequence 8 (Xeon), so
+        shards are kept, 10 MB each, if the split has few enough.
+        """
+        return [self._truth_of(index) for index in indices]
+
+    def _truth_of(self, index: int) -> Truth:
+        entries = self._stored.entries
+        if len(entries) > _MAX_SHARDS_KEPT or self._has_masks:
+            return _beside_frames(self._stored[index])
+        number = next(n for n, e in enumerate(entries) if index < e.first + e.count)
+        if number not in self._tables:
+            self._tables[number] = self._stored.shard(number).annotations()
+        row = index - entries[number].first
+        return {name: self._tables[number][name][row] for name in _ordered(self._tables[number])}
+
+    @cached_property
+    def _has_masks(self) -> bool:
+        return self._stored[0].mask is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_tables": {}}
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    present = set(names)
+    return [name for name in _BESIDE_FRAMES if name in present]
+
+
+def _beside_frames(sequence: object) -> Truth:
+    found = {name: getattr(sequence, name) for name in _BESIDE_FRAMES}
+    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+
+
+class LiveSource:
+    """A split that is rendered: sequence i equals sequence i of the stored one, byte for byte."""
+
+    count = None
+
+    def __init__(self, address: str, split: str) -> None:
+        self.address = address
+        self.split = split
+        self.config, self.seed = parse_live(address)
+        self._render(0, None)  # refuses what cannot be rendered before any work
+
+    @property
+    def sequence_shape(self) -> tuple[int, ...]:
+        """Shape of a sequence."""
+        return (self.config.frames.high, *self.config.frame_shape)
+
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest sequence that may be drawn."""
+        return self.config.frames.low
+
+    @property
+    def fingerprint(self) -> str:
+        """Name config and seed, and by a few frames the glyphs and the rules of rendering too."""
+        asked = canonical_json({"config": self.config.model_dump(), "seed": self.seed})
+        frames: NDArray[np.uint8] = self._render(8, None).frames
+        return hashlib.sha256(asked.encode() + self.split.encode() + frames.tobytes()).hexdigest()
+
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Render into `out`."""
+        num_frames = np.empty(len(out), np.int32)
+        at_once = max(1, _RENDERED_BYTES // math.prod(self.sequence_shape))
+        for first in range(0, len(out), at_once):
+            part = slice(first, first + at_once)
+            num_frames[part] = self._render(indices[part], out[part]).num_frames
+        return num_frames
+
+    def truth(self, indices: Iterable[int]) -> list[Truth]:
+        """Render once more, with box and visible, as a data set has them."""
+        block = self._render(np.fromiter(indices, np.int64), None, ("box", "visible"))
+        arrays = {name: getattr(block, name) for name in _BESIDE_FRAMES}
+        present = {name: array for name, array in arrays.items() if array is not None}
+        return [
+            {name: array[row] for name, array in present.items()} for row in range(len(block.index))
+        ]
+
+    def _render(
+        self,
+        indices: NDArray[np.int64] | int,
+        out: NDArray[np.uint8] | None,
+        truth: tuple[str, ...] = (),
+    ) -> Any:
+        from mmgen.generate import render  # numba takes a second that stored data need not pay
+
+        try:
+            return render(
+                self.config, indices, split=self.split, seed=self.seed, out=out, truth=truth
+            )
+        except errors.InputError as error:
+            raise InputError(f"{self.address}: {error}") from error
+
+
+def is_live(address: Address) -> bool:
+    """Tell whether an address means data that are rendered as they are asked for."""
+    return str(address).startswith(LIVE)
+
+
+def parse_live(address: str) -> tuple[GeneratorConfig, int]:
+    """Read live:PRESET?seed=N&FIELD=VALUE; return config and seed."""
+    name, _, query = address.removeprefix(LIVE).partition("?")
+    words = [word for word in query.split("&") if word]
+    seeds = [word.partition("=")[2] for word in words if word.partition("=")[0] == "seed"]
+    assignments = [word for word in words if word.partition("=")[0] != "seed"]
+    if not name:
+        raise InputError(f"{address}: names no preset; write live:srivastava or live:FILE.toml")
+    if not all(seed.isdecimal() and int(seed) < 2**63 for seed in seeds):
+        raise InputError(f"{address}: seed is no whole number from 0 to {2**63 - 1}")
+    try:
+        is_file = name.endswith(".toml")
+        config = (
+            presets.load_config(path=Path(name), assignments=assignments)
+            if is_file
+            else presets.load_config(name, assignments=assignments)
+        )
+    except errors.InputError as error:
+        raise InputError(f"{address}: {error}") from error
+    return config, int(seeds[-1]) if seeds else 0
+
+
+def open_source(address: Address, split: str) -> Source:
+    """Open a split of DATA; InputError if it is none or has no such split."""
+    if is_live(address):
+        return LiveSource(str(address), split)
+    return StoredSource(str(address), open_dataset(address)[split])
+
+
+def find_source(address: Address, split: str) -> Source | None:
+    """Open a split of DATA, None if the data set has no such split."""
+    if is_live(address):
+        return LiveSource(str(address), split)
+    dataset = open_dataset(address)
+    return StoredSource(str(address), dataset[split]) if split in dataset.splits else None
+
+
+def absolute(address: Address) -> str:
+    """Write an address so that it means the same from any working folder."""
+    text = str(address)
+    if is_live(text):
+        name, mark, query = text.removeprefix(LIVE).partition("?")
+        name = str(Path(name).resolve()) if name.endswith(".toml") else name
+        return f"{LIVE}{name}{mark}{query}"
+    return text if "://" in text else str(Path(text).resolve())
+
+
+def as_weighted(data: Address | Mapping[str, float]) -> dict[str, float]:
+    """Return address -> weight of what may be one address; InputError for a weight that is none."""
+    weighted = dict(data) if isinstance(data, Mapping) else {str(data): 1.0}
+    for address, weight in weighted.items():
+        if not 0 < weight < math.inf:
+            raise InputError(f"{address}={weight:g}: a weight is a number above 0")
+    return weighted
+
+
+def parse_weighted(words: Sequence[str]) -> dict[str, float]:
+    """Read DATA[=WEIGHT]...; what exists as it is written is a path, whatever it contains."""
+    weighted: dict[str, float] = {}
+    for word in words:
+        address, weight = _split_weight(word)
+        if address in weighted:
+            raise InputError(f"{address}: is named twice; add its weights up")
+        weighted[address] = weight
+    return as_weighted(weighted)
+
+
+def _split_weight(word: str) -> tuple[str, float]:
+    address, equals, number = word.rpartition("=")
+    # In live:PRESET?seed=3 the `=` is the field's, in live:PRESET?seed=3=0.5 the last is ours.
+    field = re.split("[?&]", word)[-1] if is_live(word) and "?" in word else ""
+    if not equals or field.count("=") == 1 or Path(word).exists():
+        return word, 1.0
+    try:
+        return address, float(number)
+    except ValueError:
+        return word, 1.0
+
+
+def check_agreement(sources: Sequence[Source]) -> None:
+    """Refuse to mix canvases, or grey with colour."""
+    first = sources[0]
+    for other in sources[1:]:
+        if other.sequence_shape[1:] != first.sequence_shape[1:]:
+            raise InputError(
+                f"{first.address}: frames are {first.sequence_shape[1:]}, of {other.address} "
+                f"{other.sequence_shape[1:]}; only sets of one canvas and colour can be mixed"
+            )
