@@ -22,10 +22,12 @@ TINY = ("device=cpu", "hidden=6", "batch_size=4", f"context={CONTEXT}", f"predic
 COUNTS = {"train": 22, "val": 5, "test": 7}
 
 
-def make_data(folder, counts=COUNTS, *, fields=("canvas=30", "frames=8"), shard_size=8, seed=3):
+def make_data(
+    folder, counts=COUNTS, *, fields=("canvas=30", "frames=8"), shard_size=8, seed=3, **options
+):
     """Generate a data set; by default 8 frames of 30 x 30."""
     config = load_generator_config(assignments=fields)
-    generate_dataset(folder, config, counts, seed=seed, shard_size=shard_size, workers=1)
+    generate_dataset(folder, config, counts, seed=seed, shard_size=shard_size, workers=1, **options)
     return folder
 
 

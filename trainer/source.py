@@ -146,7 +146,8 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 def _beside_frames(sequence: object) -> Truth:
     found = {name: getattr(sequence, name) for name in _BESIDE_FRAMES}
-    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+    stored = {"num_frames": np.int32}  # a plain int in there, as index is
+    return {n: np.asarray(v, stored.get(n)) for n, v in found.items() if v is not None}
 
 
 class LiveSource:
@@ -265,7 +266,8 @@ def absolute(address: Address) -> str:
 
 def as_weighted(data: Address | Mapping[str, float]) -> dict[str, float]:
     """Return address -> weight of what may be one address; InputError for a weight that is none."""
-    weighted = dict(data) if isinstance(data, Mapping) else {str(data): 1.0}
+    given = data if isinstance(data, Mapping) else {data: 1.0}
+    weighted = {str(address): weight for address, weight in given.items()}
     for address, weight in weighted.items():
         if not 0 < weight < math.inf:
             raise InputError(f"{address}={weight:g}: a weight is a number above 0")
