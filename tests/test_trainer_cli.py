@@ -8,6 +8,7 @@ import sys
 import pytest
 from trainer_data import error_line, make_data, mmtrain, tiny_options
 
+from mmgen.config import GeneratorConfig
 from trainer.cli import main
 
 CONTRACT = {
@@ -43,6 +44,24 @@ fit {root}/data --run {new} --steps 0
   run.steps: input should be greater than or equal to 1, got '0'
 fit {root}/data --run {new} --resume --overwrite
   --resume and --overwrite exclude each other
+fit {root}/data={root} --run {new} {tiny}
+  {root}/data={root}: is no data set (no manifest.json); make one with `mmgen generate`
+fit {root}/data=0 --run {new} {tiny}
+  {root}/data=0: a weight is a number above 0
+fit {root}/data=1 {root}/wide=2 --run {new} {tiny}
+  {root}/data: frames are (30, 30), of {root}/wide (30, 32); only equal ones can be mixed
+fit live:easy --run {new} --device cpu
+  live:easy: live data have no end; say how far to go with --steps N
+fit {root}/data live:easy --run {new} --preset small --set device=cpu
+  live:easy: live data have no end; say how far to go with --steps N
+fit live: --run {new} {tiny}
+  live:: names no preset; write live:srivastava or live:FILE.toml
+fit live:easy?seed=x --run {new} {tiny}
+  live:easy?seed=x: seed is no whole number from 0 to 9223372036854775807
+evaluate {root}/run live:easy
+  live:easy: frames are (64, 64), the model was trained on (30, 30)
+evaluate {root}/run live:easy?size=3&canvas=30
+  live:easy?size=3&canvas=30: field 'size' does not exist; fields are: {fields}
 evaluate {root}/data {root}/data
   {root}/data: is no run; make one with `mmtrain fit DATA --run {root}/data`
 evaluate {root}/young {root}/data
@@ -108,6 +127,7 @@ def test_help_and_import_load_no_torch():
 @pytest.mark.parametrize(("command", "line"), re.findall(r"^(\S.*)\n  (.*)$", BAD_INPUT, re.M))
 def test_bad_input_is_one_line_and_exit_code_2(root, tmp_path, command, line):
     places = {"root": root, "new": tmp_path / "new", "tiny": " ".join(tiny_options("steps=2"))}
+    places["fields"] = ", ".join(GeneratorConfig.model_fields)
     assert error_line(*command.format(**places).split(), code=2) == line.format(**places)
     assert list(tmp_path.iterdir()) == []
 
@@ -131,6 +151,48 @@ def test_fit_overwrites_resumes_and_says_what_it_reached(root, tmp_path):
     mmtrain(*command, "--steps", 3, "--resume")
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["step-00000002.pt", "step-00000003.pt"]
+
+
+def test_live_data_train_and_score_as_stored_ones_do(root, tmp_path):
+    """The set has seed 3; live val begins with its five sequences, live test with its seven."""
+    live = "live:srivastava?canvas=30&frames=8&seed=3"
+    options = [*tiny_options("steps=4", "eval_sequences=5"), "--json"]
+    watched = json.loads(mmtrain("fit", live, "--run", tmp_path / "live", *options).stdout)
+    assert watched["val"]["step"] == 4
+    command = ("evaluate", tmp_path / "live")
+    stored = json.loads(mmtrain(*command, root / "data", "--json").stdout)
+    scores = json.loads(mmtrain(*command, live, "--sequences", 7, "--json").stdout)
+    assert (stored.pop("data"), scores.pop("data")) == (str(root / "data"), live)
+    assert scores == stored
+    assert json.loads(mmtrain(*command, live, "--json").stdout)["sequences"] == 1000
+    mmtrain("rollout", tmp_path / "live", live, "-o", tmp_path / "live.gif", "--index", 6)
+    mmtrain("rollout", tmp_path / "live", root / "data", "-o", tmp_path / "kept.gif", "--index", 6)
+    assert (tmp_path / "live.gif").read_bytes() == (tmp_path / "kept.gif").read_bytes()
+
+
+def test_a_file_or_a_field_says_how_long_live_training_takes(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("[run]\nsteps = 1\n")
+    live = "live:srivastava?canvas=30&frames=8"
+    for number, words in enumerate((["--config", path], ["--set", "steps=1"])):
+        run = tmp_path / f"run-{number}"
+        mmtrain("fit", live, "--run", run, *tiny_options("eval_sequences=2"), *words)
+        assert (run / "checkpoints" / "step-00000001.pt").exists()
+
+
+def test_a_mixture_resumes_and_names_its_parts(root, tmp_path):
+    live = "live:srivastava?canvas=30&frames=7..8&seed=3"
+    often = ("steps=4", "log_every=1", "checkpoint_every=2", "eval_every=4")
+    command = ["fit", f"{root / 'data'}=3", f"{live}=1", *tiny_options(*often)]
+    mmtrain(*command, "--run", tmp_path / "whole")
+    mmtrain(*command, "--run", tmp_path / "half", "--steps", 2)
+    mmtrain(*command, "--run", tmp_path / "half", "--resume")
+    logs = [(tmp_path / run / "metrics.jsonl").read_bytes() for run in ("half", "whole")]
+    assert logs[0] == logs[1]
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["data"] == {str(root / "data"): 3, live: 1}
+    less = ["fit", f"{root / 'data'}=2", *command[2:], "--run", tmp_path / "half", "--resume"]
+    assert error_line(*less, code=2).startswith("the stream's weights is ")
 
 
 def test_evaluate_prints_the_documented_json(root):

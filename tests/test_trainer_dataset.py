@@ -39,6 +39,16 @@ def test_items_are_what_is_stored(data):
             dataset[index]
 
 
+def test_annotations_may_be_left_aside(data):
+    whole = trainer.SequenceDataset(data, "train")
+    bare = trainer.SequenceDataset(data, "train", annotations=False)
+    for (frames, truth), (others, known) in zip(whole, bare, strict=True):
+        assert torch.equal(frames, others)
+        assert list(known) == ["num_frames", "index"]
+        for name, tensor in known.items():
+            np.testing.assert_array_equal(tensor, truth[name], strict=True)
+
+
 def test_an_item_may_be_changed_without_harm(data):
     dataset = trainer.SequenceDataset(data, "train")
     for tensor in (changed := dataset[3])[1].values():

@@ -110,7 +110,7 @@ def test_lightning_trains_on_a_stream(data, tmp_path):
 class OpenSTLSequences(trainer.SequenceDataset):
     """A split as OpenSTL's experiments ask for it."""
 
-    mean, std, data_name = 0, 1, "mmnist"
+    mean, std, data_name = 0, 1, "mnist"
 
 
 def as_openstl(items):
@@ -123,7 +123,7 @@ def test_openstl_gets_its_dataloaders(data):
     """What BaseExperiment and its data module read of `dataloaders=`, (train, val, test)."""
     dataloaders = tuple(
         DataLoader(
-            OpenSTLSequences(data, split),
+            OpenSTLSequences(data, split, annotations=False),
             batch_size=4,
             shuffle=split == "train",
             drop_last=split == "train",
@@ -134,7 +134,7 @@ def test_openstl_gets_its_dataloaders(data):
     train, val, test = dataloaders
     assert (len(train), len(val), len(test)) == (5, 2, 2)  # steps_per_epoch = len(train_loader)
     dataset = test.dataset
-    assert (dataset.mean, dataset.std, dataset.data_name) == (0, 1, "mmnist")
+    assert (dataset.mean, dataset.std, dataset.data_name) == (0, 1, "mnist")
     for context, target in train:
         assert context.shape == target.shape == (4, CONTEXT, 1, 30, 30)
         assert (context.dtype, target.dtype) == (torch.float32, torch.float32)

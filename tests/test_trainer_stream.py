@@ -261,10 +261,10 @@ def test_a_mixture_goes_on_in_two_halves_and_may_hold_live_data(short):
 
 
 def test_canvases_do_not_mix(data):
-    line = rf"{data}: frames are \(30, 30\), of live:srivastava \(64, 64\); only sets of one canvas"
+    line = rf"{data}: frames are \(30, 30\), of live:srivastava \(64, 64\); only equal ones"
     with pytest.raises(InputError, match=line):
         SequenceStream({str(data): 1, "live:srivastava": 1}, 4)
-    with pytest.raises(InputError, match=r"frames are \(30, 30\), of .* \(30, 30, 3\); only sets "):
+    with pytest.raises(InputError, match=r"frames are \(30, 30\), of .* \(30, 30, 3\); only equal"):
         SequenceStream({str(data): 1, LIVE + "&color=random": 1}, 4)
 
 

@@ -19,6 +19,8 @@ class SequenceDataset(Dataset[Item]):
 
     data           a DATA address
     num_sequences  the first ones; all if None, which live data, having no end, cannot give
+    annotations    False leaves only num_frames and index: from many shards in random order the
+                   others take much longer than the frames
     [i]            frames uint8 (T, H, W) or (T, H, W, 3), zero past num_frames, and a dict of
                    tensors by the names of FORMAT.md: num_frames, index, and what the set has of
                    label, glyph_index, position, velocity, angle, scale, box, visible, bounced, mask
@@ -28,7 +30,12 @@ class SequenceDataset(Dataset[Item]):
     """
 
     def __init__(
-        self, data: Address, split: str = "train", *, num_sequences: int | None = None
+        self,
+        data: Address,
+        split: str = "train",
+        *,
+        num_sequences: int | None = None,
+        annotations: bool = True,
     ) -> None:
         self._source = open_source(data, split)
         count = self._source.count
@@ -36,6 +43,7 @@ class SequenceDataset(Dataset[Item]):
             raise InputError(f"{data}: has no end; say how many with num_sequences")
         if num_sequences is not None and not 0 < num_sequences <= (count or num_sequences):
             raise InputError(f"{data}: {num_sequences} sequences asked for, {split} has {count}")
+        self._annotations = annotations
         self._count = num_sequences or count or 0
 
     @property
@@ -53,8 +61,12 @@ class SequenceDataset(Dataset[Item]):
         """Return several items, read in one go: a DataLoader asks so for its batches."""
         places = np.array([self._place(index) for index in indices], np.int64)
         frames = np.empty((len(places), *self.sequence_shape), np.uint8)
-        self._source.read(places, frames)
-        truth = self._source.truth(places.tolist())
+        num_frames = self._source.read(places, frames)
+        truth: list[Truth] = (
+            self._source.truth(places.tolist())
+            if self._annotations
+            else [{"num_frames": n, "index": i} for n, i in zip(num_frames, places, strict=True)]
+        )
         return [
             (torch.from_numpy(one), _as_tensors(known))
             for one, known in zip(frames, truth, strict=True)

@@ -304,5 +304,5 @@ def check_agreement(sources: Sequence[Source]) -> None:
         if other.sequence_shape[1:] != first.sequence_shape[1:]:
             raise InputError(
                 f"{first.address}: frames are {first.sequence_shape[1:]}, of {other.address} "
-                f"{other.sequence_shape[1:]}; only sets of one canvas and colour can be mixed"
+                f"{other.sequence_shape[1:]}; only equal ones can be mixed"
             )
