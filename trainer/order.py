@@ -225,7 +225,8 @@ class Mixture:
     """Several splits, mixed with weights that hold exactly; make one with `Mixture.of`.
 
     orders   of each split, of batches of 1: each goes through epochs of its own, all of its
-             sequences, and a batch may hold the end of one and the start of the next
+             sequences, and a batch may hold the end of one and the start of the next; live ones
+             have no end
     weights  how often each is drawn, in any unit; no less than 1/4096 of their sum
 
     After every 4096 draws each split was drawn as often as its weight says, to less than one
@@ -235,7 +236,7 @@ class Mixture:
     raises  InputError if the weights are not one for each split, finite, above 0 and large enough
     """
 
-    orders: tuple[Order, ...]
+    orders: tuple["Order | InOrder", ...]
     weights: tuple[float, ...]
     batch_size: int
     seed: int
@@ -243,16 +244,22 @@ class Mixture:
     @classmethod
     def of(
         cls,
-        shard_counts: Sequence[Sequence[int]],
+        shard_counts: Sequence[Sequence[int] | None],
         weights: Sequence[float],
         batch_size: int,
         seed: int,
     ) -> "Mixture":
-        """Give each split an order with a seed of its own, of the seed and its place among them."""
+        """Give each split an order with a seed of its own, of the seed and its place among them.
+
+        shard_counts  of each split, None for a live one
+        """
         seeds = [
             int(round_keys("order 2, split", seed, place)[0]) for place in range(len(shard_counts))
         ]
-        orders = (Order(tuple(c), 1, s) for c, s in zip(shard_counts, seeds, strict=True))
+        orders = (
+            InOrder(1) if counts is None else Order(tuple(counts), 1, seed_there)
+            for counts, seed_there in zip(shard_counts, seeds, strict=True)
+        )
         return cls(tuple(orders), tuple(weights), batch_size, seed)
 
     def __post_init__(self) -> None:
@@ -328,7 +335,19 @@ class InOrder:
 
     def fixed(self) -> dict[str, Any]:
         """Return what a saved state must agree in."""
-        return {"order": "live", "batch_size": self.batch_size}
+        return {"order": "live", "batch_size": self.batch_size} | self.cut()
+
+    def cut(self) -> dict[str, int]:
+        """Return how an epoch is cut: there is none."""
+        return {}
+
+    def places(self, draws: Integers) -> Integers:
+        """Return the places of draws: each its own."""
+        return draws
+
+    def shards_of(self, draws: range) -> list[int]:
+        """Return that there is nothing to fetch."""
+        return []
 
     def batches(self, first: int, last: int) -> Integers:
         """Return the batches `first` to `last` - 1, int64 (last - first, batch_size)."""
