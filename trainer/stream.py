@@ -93,10 +93,6 @@ class SequenceStream(IterableDataset[Batch]):
         readers: int = 1,
         pin_memory: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size: {batch_size} is out of range, allowed is 1 or more")
-        if batch_size % num_ranks:
-            raise InputError(f"batch_size: {batch_size} cannot be cut into {num_ranks} equal parts")
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of {num_ranks}")
         weighted = as_weighted(data)
@@ -106,14 +102,8 @@ class SequenceStream(IterableDataset[Batch]):
         self.step = 0
         self._rank, self._num_ranks = rank, num_ranks
         self._readers, self._pin_memory = readers, pin_memory
-        total = sum(weighted.values())
-        self._shares = [weight / total for weight in weighted.values()]
-        self._orders = [_order_of(source, batch_size, seed) for source in self.sources]
-        self._mixture = (
-            Mixture(self._orders, list(weighted.values()), batch_size, seed)
-            if len(weighted) > 1
-            else None
-        )
+        self._order = _order_of(self.sources, list(weighted.values()), batch_size, seed)
+        self._part(np.arange(batch_size))  # refuses ranks that cannot share a batch
 
     @property
     def sequence_shape(self) -> tuple[int, ...]:
@@ -123,10 +113,7 @@ class SequenceStream(IterableDataset[Batch]):
     def state_dict(self) -> dict[str, Any]:
         """Return what resuming needs: the batches handed out, and what fixes their order."""
         fingerprints = [source.fingerprint for source in self.sources]
-        return {"step": self.step, "sources": fingerprints} | self._fixed()
-
-    def _fixed(self) -> dict[str, Any]:
-        return (self._mixture or self._orders[0]).fixed()
+        return {"step": self.step, "sources": fingerprints} | self._order.fixed()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the batches already handed out, from the next `iter` on.
@@ -143,7 +130,7 @@ class SequenceStream(IterableDataset[Batch]):
                 raise InputError(
                     f"{source.address}: is not the data set that the saved state is of"
                 )
-        for name, value in self._fixed().items():
+        for name, value in self._order.fixed().items():
             if state.get(name) != value:
                 raise InputError(
                     f"the stream's {name} is {state.get(name)} in the saved state, {value} here"
@@ -167,23 +154,26 @@ class SequenceStream(IterableDataset[Batch]):
         for begin in count(first, stride * _PLANNED):
             self._fetch_ahead(begin)
             end = begin + stride * _PLANNED
-            if self._mixture:
-                source, index = self._mixture.batches(begin, end)
-            else:
-                source, index = None, self._orders[0].batches(begin, end)
+            batches = self._order.batches(begin, end)
+            source, index = batches if isinstance(batches, tuple) else (None, batches)
             for row in range(0, end - begin, stride):
-                yield _Planned(
-                    self._part(index[row]), None if source is None else self._part(source[row])
-                )
+                whose = None if source is None else self._part(source[row])
+                yield _Planned(self._part(index[row]), whose)
 
     def _part(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
         return rank_part(batch, self._rank, self._num_ranks)
 
     def _fetch_ahead(self, step: int) -> None:
-        """Tell each source which of its shards come next; in a mixture its own step is a share."""
-        for source, order, share in zip(self.sources, self._orders, self._shares, strict=True):
-            if isinstance(source, StoredSource) and isinstance(order, Order):
-                source.fetch_ahead(order.shards_at(int(step * share)))
+        """Tell each stored source which of its shards are read from a step on."""
+        order = self._order
+        open_shards = (
+            order.shards_at(step)
+            if isinstance(order, Mixture)
+            else [(0, shard) for shard in order.shards_at(step)]
+        )
+        for number, source in enumerate(self.sources):
+            if isinstance(source, StoredSource):
+                source.fetch_ahead([shard for whose, shard in open_shards if whose == number])
 
 
 @dataclass(frozen=True)
@@ -192,10 +182,13 @@ class _Planned:
     source: NDArray[np.int64] | None = None
 
 
-def _order_of(source: Source, batch_size: int, seed: int) -> Order | InOrder:
-    if isinstance(source, StoredSource):
-        return Order(source.shard_counts, batch_size, seed)
-    return InOrder(batch_size)
+def _order_of(
+    sources: Sequence[Source], weights: Sequence[float], batch_size: int, seed: int
+) -> Order | Mixture | InOrder:
+    counts = [s.shard_counts if isinstance(s, StoredSource) else None for s in sources]
+    if len(counts) > 1:
+        return Mixture.of(counts, weights, batch_size, seed)
+    return InOrder(batch_size) if counts[0] is None else Order(counts[0], batch_size, seed)
 
 
 def longest_shape(sources: Sequence[Source]) -> tuple[int, ...]:
