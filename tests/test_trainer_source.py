@@ -101,6 +101,7 @@ def test_addresses_are_kept_so_that_they_hold_in_any_folder(tmp_path, monkeypatc
 def test_the_truth_of_live_sequences_is_that_of_stored_ones(tmp_path, masks):
     data = make_data(tmp_path / "data", fields=("canvas=30", "frames=6..8"), masks=masks)
     stored = open_source(data, "test")
+    pickled_bytes = len(pickle.dumps(stored))
     live = open_source("live:srivastava?canvas=30&frames=6..8&seed=3", "test")
     for indices in ([3, 0, 6], [6]):
         for one, other in zip(stored.truth(indices), live.truth(indices), strict=True):
@@ -109,6 +110,7 @@ def test_the_truth_of_live_sequences_is_that_of_stored_ones(tmp_path, masks):
             assert list(one) == list(other)
             for name in one:
                 np.testing.assert_array_equal(one[name], other[name], strict=True)
+    assert len(pickle.dumps(stored)) < pickled_bytes + 500  # what was read stays behind
     again = pickle.loads(pickle.dumps(stored))
     assert again.truth([2])[0]["index"] == 2
 

@@ -24,7 +24,6 @@ from trainer.losses import mse_loss
 from trainer.model import VideoAutoencoder, to_values
 from trainer.run_folder import check_folder, prepare_folder
 from trainer.source import (
-    LIVE_SEQUENCES,
     Address,
     Source,
     absolute,
@@ -198,7 +197,8 @@ def _look(
 ) -> dict[str, Any]:
     if watched is None:
         return {}
-    count = min(config.run.eval_sequences, watched.count or LIVE_SEQUENCES)
+    asked = config.run.eval_sequences
+    count = asked if watched.count is None else min(asked, watched.count)
     scores = evaluate(model, watched, config.data, count, baselines=False)
     short = {
         name: {metric: scores[name][metric] for metric in ("mse", "ce")}
