@@ -12,13 +12,13 @@ import jinja2
 from matplotlib.figure import Figure
 
 from mmgen.shard.manifest import write_atomic
-from mmgen.shard.reader import open_dataset
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
 from trainer.evaluation import EVALUATION_NAME, metric_rows
 from trainer.log import read_jsonl
 from trainer.rollout import animation, roll_out_sequence
+from trainer.source import open_source
 
 _NUM_ROLLOUTS = 3
 
@@ -33,7 +33,7 @@ def write_report(run: Path, out: Path, device: str) -> None:
     evaluation = _read_evaluation(run / EVALUATION_NAME)
     rollouts: list[str] = []
     if evaluation:
-        sequences = open_dataset(evaluation["data"])[evaluation["split"]]
+        sequences = open_source(evaluation["data"], evaluation["split"])
         model = restore_model(checkpoint, device)
         frames = config.data.context, config.data.predict
         rollouts = [

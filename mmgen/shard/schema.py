@@ -1,6 +1,7 @@
 """Names, dtypes and shapes inside a shard: format version 1, as FORMAT.md says it in prose."""
 
 import math
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,12 @@ _MAX_CHUNK_BYTES = 1 << 20
 
 # HDF5 runs one call at a time anyway, but not every h5py release guards its direct-chunk calls.
 HDF5_LOCK = threading.Lock()
+# A child that is forked while another thread is in HDF5 would wait for that thread for ever.
+os.register_at_fork(
+    before=HDF5_LOCK.acquire,
+    after_in_parent=HDF5_LOCK.release,
+    after_in_child=HDF5_LOCK.release,
+)
 
 
 @dataclass(frozen=True)
