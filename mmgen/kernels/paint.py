@@ -57,15 +57,21 @@ def paint(
     position  float32 (N, T, K, 2), whole px, NaN where a digit is not there
     """
     num_sequences, longest, height, width = frames.shape
-    flat = frames.reshape((num_sequences, longest, height * width))
+    flat = frames.reshape((num_sequences * longest, height * width))
     start = packed.ctypes.data
+    if not is_cleared:
+        flat[:1] = 0
     for n in range(num_sequences):
         for t in range(longest):
-            if not is_cleared or t >= num_frames[n]:
-                flat[n, t] = 0
+            # The next frame is cleared while this one is painted: the CPU does both at once.
+            number = n * longest + t
+            if not is_cleared and number + 1 < flat.shape[0]:
+                flat[number + 1] = 0
             if t >= num_frames[n]:
+                if is_cleared:
+                    flat[number] = 0
                 continue
-            canvas = flat.ctypes.data + np.uint64((n * longest + t) * height * width)
+            canvas = flat.ctypes.data + np.uint64(number * height * width)
             is_empty = not is_cleared
             for k in range(glyph_index.shape[1]):
                 if np.isnan(position[n, t, k, 0]):
