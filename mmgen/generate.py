@@ -289,9 +289,7 @@ class _Renderer:
         if self._is_simple and block.mask is None and (block.visible is None or not hides_more):
             self._paint_simple(block, drawn, is_black)
         else:
-            if is_black:
-                frames[:] = 0
-            self._paint_pictures(block, drawn, light, frames, cover, is_missing)
+            self._paint_pictures(block, drawn, light, is_black, frames, cover, is_missing)
         if hides_more or config.noise.high > 0:
             effects.finish(
                 self.drawer.key,
@@ -327,6 +325,7 @@ class _Renderer:
         block: Block,
         drawn: Draws,
         light: NDArray[np.int64],
+        is_black: bool,
         frames: NDArray[np.uint8],
         cover: NDArray[np.int64],
         is_missing: NDArray[np.bool_],
@@ -351,9 +350,10 @@ class _Renderer:
             color,
             self.config.motion == "wrap",
             self._overlap,
+            not is_black,
             self._cells(num_digits),
             np.empty((num_digits, side, side + 3 * LANES), np.uint8),
-            np.empty((num_digits, side, 2), np.int64),
+            np.empty((num_digits, 2, side), np.int64),
             np.empty((num_digits, 3), np.int64),
             np.empty(num_digits, np.int64),
             frames,

@@ -72,6 +72,12 @@ def test_oracle_on_a_long_track_with_many_bounces():
     assert_equals_oracle(config, GLYPHS[5, 7], 1, "train", 3)
 
 
+def test_oracle_on_quarter_turns():
+    """Along a row, one of the two coordinates of the glyph does not change at all."""
+    config = GeneratorConfig(canvas=(40, 41), frames=5, digits=2, rotation=90, scale="1..1.1")
+    assert_equals_oracle(config, GLYPHS[5, 7], 0, "train", 4)
+
+
 @needs_jit
 @given(cases(shapes=[(5, 7), (7, 32), (1, 1)]), st.integers(41, 70))
 def test_vectors_equal_plain_loops(case, width):
@@ -135,5 +141,5 @@ def test_oracle_again_without_compiler_with_checked_bounds_and_on_any_cpu(
     process = start_python(*tests, *chosen, **own_cache, **{name: value})
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
-    assert "4 passed" in out
+    assert "5 passed" in out
     assert any(tmp_path.rglob("*.nbc")) == (name != "NUMBA_DISABLE_JIT")

@@ -9,7 +9,7 @@ compiler (NUMBA_DISABLE_JIT) they do not exist, and the plain loops of `picture.
 from numba.extending import intrinsic
 
 LANES = 32
-CELLS, FEW_CELLS = 16, 8  # at a time
+CELLS = 16  # at a time
 
 
 def _vector(ir, builder, address):
@@ -197,12 +197,12 @@ def weigh_rows(_context, target, upper, lower, weights, light, length):
     return signature, emit
 
 
-def _gather(ir, builder, places, kind):
-    """Load a uint32 from each address: one instruction where the CPU has it, 16 loads elsewhere."""
+def _gather(ir, builder, base, index):
+    """Load the uint32 of each index: in one instruction where the CPU has it, else one by one."""
     from numba.core.cgutils import get_or_insert_function
 
-    lanes = kind.count
-    pointers = builder.inttoptr(places, ir.VectorType(kind.element.as_pointer(), lanes))
+    kind, lanes = index.type, index.type.count
+    pointers = _point_at(ir, builder, builder.inttoptr(base, kind.element.as_pointer()), index)
     mask = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
     alignment = ir.IntType(32)
     signature = ir.FunctionType(kind, [pointers.type, alignment, mask.type, kind])
@@ -211,83 +211,91 @@ def _gather(ir, builder, places, kind):
     return builder.call(gather, [pointers, alignment(4), mask, ir.Constant(kind, None)])
 
 
-def _weighing(num_cells):
-    """Make an intrinsic that weighs the four pixels of the cell at each of some places.
+def _point_at(ir, builder, base, index):
+    """Point at each index of an array of uint32.
 
-    target  address of `num_cells` bytes; those from `length` on become 0
+    llvmlite's own `gep` takes no vectors. Sums of addresses would mean the same, but of those LLVM
+    makes two gathers of 64-bit addresses, and a dozen instructions more.
+    """
+
+    class Pointers(ir.Instruction):
+        def descr(self, buf):
+            operands = ", ".join(f"{one.type} {one.get_reference()}" for one in self.operands)
+            buf.append(f"getelementptr {index.type.element}, {operands}\n")
+
+    kind = ir.VectorType(base.type, index.type.count)
+    pointers = Pointers(builder.block, kind, "getelementptr", [base, index])
+    builder._insert(pointers)
+    return pointers
+
+
+@intrinsic
+def weigh_cells(_context, target, cells, row_cells, place, step, light, length):
+    """Weigh the four pixels of the cell at each of CELLS places, and light them.
+
+    target  address of CELLS bytes; those from `length` on become 0
     cells   address of the uint32 cell (0, 0), which has others before it; `row_cells` make a row
     place, step  (y, x) int64 of the first place, in units of 2**-32 px with half a unit of its
             last 21 bits added, and how far the next one is
     """
+    from llvmlite import ir
+    from numba import types
 
-    @intrinsic
-    def weigh(_context, target, cells, row_cells, place, step, light, length):
-        from llvmlite import ir
-        from numba import types
+    def emit(context, builder, _signature, arguments):
+        target, cells, row_cells, place, step, light, length = arguments
+        wide = ir.VectorType(ir.IntType(32), CELLS)
 
-        def emit(context, builder, _signature, arguments):
-            target, cells, row_cells, place, step, light, length = arguments
-            long, wide = (ir.VectorType(ir.IntType(bits), num_cells) for bits in (64, 32))
+        def number(value):
+            return ir.Constant(wide, [value] * CELLS)
 
-            def number(value, kind=wide):
-                return ir.Constant(kind, [value] * num_cells)
+        def spread(value):
+            return _splat(ir, builder, value, 32, CELLS)
 
-            def spread(value):
-                return _splat(ir, builder, value, 32, num_cells)
-
-            lanes = ir.Constant(wide, list(range(num_cells)))
-            cell, weight = [], []
-            for axis in range(2):
-                # place + lane * step would need 64 bits; its upper and lower parts do not.
-                first, far = (builder.extract_value(pair, axis) for pair in (place, step))
-                at, rest, by, rest_by = (
-                    spread(part)
-                    for value in (first, far)
-                    for part in (
-                        builder.ashr(value, value.type(21)),
-                        builder.and_(value, value.type((1 << 21) - 1)),
-                    )
+        lanes = ir.Constant(wide, list(range(CELLS)))
+        cell, weight = [], []
+        for axis in range(2):
+            # place + lane * step would need 64 bits; its upper and lower parts do not.
+            first, far = (builder.extract_value(pair, axis) for pair in (place, step))
+            at, rest, by, rest_by = (
+                spread(part)
+                for value in (first, far)
+                for part in (
+                    builder.ashr(value, value.type(21)),
+                    builder.and_(value, value.type((1 << 21) - 1)),
                 )
-                rest = builder.add(rest, builder.mul(lanes, rest_by))
-                at = builder.add(at, builder.mul(lanes, by))
-                at = builder.add(at, builder.lshr(rest, number(21)))
-                cell.append(builder.ashr(at, number(11)))
-                weight.append(builder.and_(at, number(2047)))
-            index = builder.add(builder.mul(cell[0], spread(row_cells)), cell[1])
-            is_inside = builder.icmp_signed("<", lanes, spread(length))
-            index = builder.sext(builder.select(is_inside, index, number(0)), long)
-            places = builder.add(
-                _splat(ir, builder, cells, 64, num_cells), builder.shl(index, number(2, long))
             )
-            four = _gather(ir, builder, places, wide)
-            ink = [
-                builder.and_(builder.lshr(four, number(shift)), number(255))
-                for shift in (0, 8, 16, 24)
-            ]
-            down, right = weight
-            up, left = builder.sub(number(2048), down), builder.sub(number(2048), right)
-            upper = builder.add(builder.mul(left, ink[0]), builder.mul(right, ink[1]))
-            lower = builder.add(builder.mul(left, ink[2]), builder.mul(right, ink[3]))
-            total = builder.add(builder.mul(up, upper), builder.mul(down, lower))
-            lit = builder.mul(builder.lshr(total, number(14)), spread(light))
-            lit = builder.lshr(builder.add(lit, number(1 << 19)), number(20))
-            lit = builder.select(builder.icmp_unsigned("<", lit, number(255)), lit, number(255))
-            lit = builder.select(is_inside, lit, number(0))
-            bytes_ = ir.VectorType(ir.IntType(8), num_cells)
-            into = builder.inttoptr(target, bytes_.as_pointer())
-            builder.store(builder.trunc(lit, bytes_), into, align=1)
-            return context.get_dummy_value()
+            rest = builder.add(rest, builder.mul(lanes, rest_by))
+            at = builder.add(at, builder.mul(lanes, by))
+            at = builder.add(at, builder.lshr(rest, number(21)))
+            cell.append(builder.ashr(at, number(11)))
+            weight.append(builder.and_(at, number(2047)))
+        index = builder.add(builder.mul(cell[0], spread(row_cells)), cell[1])
+        is_inside = builder.icmp_signed("<", lanes, spread(length))
+        index = builder.select(is_inside, index, number(0))
+        four = _gather(ir, builder, cells, index)
+        ink = [
+            builder.and_(builder.lshr(four, number(shift)), number(255)) for shift in (0, 8, 16, 24)
+        ]
+        down, right = weight
+        left = builder.sub(number(2048), right)
+        upper = builder.add(builder.mul(left, ink[0]), builder.mul(right, ink[1]))
+        lower = builder.add(builder.mul(left, ink[2]), builder.mul(right, ink[3]))
+        rise = builder.mul(down, builder.sub(lower, upper))
+        total = builder.add(builder.shl(upper, number(11)), rise)
+        lit = builder.mul(builder.lshr(total, number(14)), spread(light))
+        lit = builder.lshr(builder.add(lit, number(1 << 19)), number(20))
+        lit = builder.select(builder.icmp_unsigned("<", lit, number(255)), lit, number(255))
+        lit = builder.select(is_inside, lit, number(0))
+        bytes_ = ir.VectorType(ir.IntType(8), CELLS)
+        into = builder.inttoptr(target, bytes_.as_pointer())
+        builder.store(builder.trunc(lit, bytes_), into, align=1)
+        return context.get_dummy_value()
 
-        pair = types.UniTuple(types.int64, 2)
-        signature = types.void(
-            *(types.uintp, types.uintp, types.int64, pair, pair, types.int64, types.int64)
-        )
-        return signature, emit
-
-    return weigh
-
-
-weigh_cells, weigh_few_cells = _weighing(CELLS), _weighing(FEW_CELLS)
+    pair = types.UniTuple(types.int64, 2)
+    signature = types.void(
+        *(types.uintp, types.uintp, types.int64, pair, pair, types.int64, types.int64)
+    )
+    return signature, emit
 
 
 @intrinsic

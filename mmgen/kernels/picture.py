@@ -12,7 +12,6 @@ import numpy as np
 from mmgen.kernels.exact import IS_JITTED, kernel, sin_cos
 from mmgen.kernels.lanes import (
     CELLS,
-    FEW_CELLS,
     LANES,
     add_to,
     claim_ink,
@@ -26,7 +25,6 @@ from mmgen.kernels.lanes import (
     put_on,
     raise_to,
     weigh_cells,
-    weigh_few_cells,
     weigh_rows,
 )
 from mmgen.kernels.paint import ADD, MAX, OVER
@@ -51,6 +49,7 @@ def paint_pictures(
     color,
     is_torus,
     overlap,
+    is_cleared,
     cells,
     ink,
     extent,
@@ -66,7 +65,9 @@ def paint_pictures(
     visible,
     mask,
 ):
-    """Paint digits on what frames uint8 (N, T, H, W, C) hold, and measure what is asked for.
+    """Paint digits on frames uint8 (N, T, H, W, C), and measure what is asked for.
+
+    frames    are cleared before unless they are already, or hold a background
 
     images    uint8 (G, h + 2, w + 2), bitmaps with a border of one px without ink, and LANES + 1
               bytes of memory behind them
@@ -76,17 +77,21 @@ def paint_pictures(
     is_missing  bool (N, T)
     box, visible, mask  as in FORMAT.md; what is not asked for has a length of 0
     cells uint32 (K, h + 2 b, w + 2 b), or of length 0 where nothing is turned or scaled,
-    ink uint8 (K, S, S + 3 LANES), extent int64 (K, S, 2), corner int64 (K, 3), num_ink int64 (K,),
+    ink uint8 (K, S, S + 3 LANES), extent int64 (K, 2, S), corner int64 (K, 3), num_ink int64 (K,),
     owner, brightest uint8 (H, W)  room to work in
     """
     num_digits = glyph_index.shape[1]
     in_lanes = IS_JITTED and not is_torus and frames.shape[3] >= LANES
+    num_sequences, longest, height, width, channels = frames.shape
+    flat = frames.reshape((num_sequences, longest, height * width * channels))
     for n in range(frames.shape[0]):
         for k in range(num_digits if cells.shape[0] > 0 else 0):
             if glyph_index[n, k] >= 0:
                 glyph = glyph_index[n, k] - first_glyph
                 _lay_out(images, glyph, ink_box, cells, k)
         for t in range(frames.shape[1]):
+            if not is_cleared:
+                flat[n, t] = 0
             for k in range(num_digits):
                 corner[k, 2] = 0
                 if t >= num_frames[n] or np.isnan(position[n, t, k, 0]):
@@ -185,7 +190,7 @@ def _draw(
 
     ink     uint8 (K, S, S + 3 LANES): column j is at LANES + j, and LANES columns to either side of
             the extent are 0 (where vectors read them)
-    extent  int64 (K, S, 2), first and past the last column of each row
+    extent  int64 (K, 2, S), first and past the last column of each row
     corner  int64 (K, 3), the canvas's (y, x) of row and column 0, and the number of rows
     """
     height, width = np.float64(size[glyph, 0]), np.float64(size[glyph, 1])
@@ -246,7 +251,7 @@ def _shift(images, glyph, ink_box, begin, light, ink, extent, corner, k):
         source = images.ctypes.data + np.uint64(first_row * row_px + first_x + 1)
         target, row_ink = _room_of(ink, k)
         for i in range(num_rows):
-            extent[k, i, 0], extent[k, i, 1] = 0, num_columns
+            extent[k, 0, i], extent[k, 1, i] = 0, num_columns
             clear(target)
             for j in range(0, num_columns, LANES):
                 weigh_rows(
@@ -262,7 +267,7 @@ def _shift(images, glyph, ink_box, begin, light, ink, extent, corner, k):
             source += np.uint64(row_px)
         return
     for i in range(num_rows):
-        extent[k, i, 0], extent[k, i, 1] = 0, num_columns
+        extent[k, 0, i], extent[k, 1, i] = 0, num_columns
         upper = images[glyph, first_y + i + 1, first_x + 1 :].astype(np.int64)
         lower = images[glyph, first_y + i + 2, first_x + 1 :].astype(np.int64)
         for j in range(num_columns):
@@ -292,65 +297,67 @@ def _lay_out(images, glyph, ink_box, cells, k):
 def _warp(cells, border, glyph, ink_box, begin, step, light, ink, extent, corner, k):
     """Draw a turned or scaled digit, each row only where ink can be.
 
-    One px to either side of the ink is a pixel's reach, 1/256 more allows for the rounding of what
-    says where that is. No place is further off the ink, which is what the border of cells is for.
+    No place is further off the ink than that, which is what the border of cells is for.
     """
     along, across = step
-    num_rows, side = corner[k, 2], ink.shape[1]
-    start, row_ink = _room_of(ink, k)
+    num_rows = corner[k, 2]
+    _narrow_rows(num_rows, ink.shape[1], begin, step, ink_box[glyph], extent[k])
     row_cells = cells.shape[2]
     first_cell = (k * cells.shape[1] + border) * row_cells + border
     origin = cells.ctypes.data + np.uint64(4 * first_cell)
-    per_along = 1.0 / np.float64(along) if along != 0 else 0.0
-    per_across = 1.0 / np.float64(across) if across != 0 else 0.0
-    low_y = (np.int64(ink_box[glyph, 0]) - 1) * _ONE - _SLACK
-    low_x = (np.int64(ink_box[glyph, 1]) - 1) * _ONE - _SLACK
-    high_y = np.int64(ink_box[glyph, 2]) * _ONE + _SLACK
-    high_x = np.int64(ink_box[glyph, 3]) * _ONE + _SLACK
+    target, row_ink = _room_of(ink, k)
     for i in range(num_rows):
-        row_y = begin[0] + i * along
-        row_x = begin[1] - i * across
-        extent[k, i, 0], extent[k, i, 1] = 0, 0
-        enter, leave = _narrow(low_x - row_x, high_x - row_x, per_along, 0.0, np.float64(side))
-        enter, leave = _narrow(low_y - row_y, high_y - row_y, per_across, enter, leave)
-        if enter > leave:
-            continue
-        first, last = np.int64(np.ceil(enter)), min(np.int64(leave) + 1, side)
-        extent[k, i, 0], extent[k, i, 1] = first, last
+        row_y = begin[0] + i * along + _HALF_WEIGHT
+        row_x = begin[1] - i * across + _HALF_WEIGHT
+        first, last = extent[k, 0, i], extent[k, 1, i]
         if IS_JITTED:
-            target = start + np.uint64(i * row_ink)
             clear(target + np.uint64(first))
-            j = first
-            while j < last:
-                place = row_y + j * across + _HALF_WEIGHT, row_x + j * along + _HALF_WEIGHT
-                there = target + np.uint64(LANES + j)
-                if last - j > FEW_CELLS:
-                    weigh_cells(there, origin, row_cells, place, (across, along), light, last - j)
-                    j += CELLS
-                else:
-                    weigh_few_cells(
-                        *(there, origin, row_cells, place, (across, along), light, last - j)
-                    )
-                    j += FEW_CELLS
+            for j in range(first, last, CELLS):
+                weigh_cells(
+                    target + np.uint64(LANES + j),
+                    origin,
+                    row_cells,
+                    (row_y + j * across, row_x + j * along),
+                    (across, along),
+                    light,
+                    last - j,
+                )
             clear(target + np.uint64(LANES + last))
+            target += np.uint64(row_ink)
             continue
         for j in range(first, last):
-            y = (row_y + j * across + _HALF_WEIGHT) >> 21
-            x = (row_x + j * along + _HALF_WEIGHT) >> 21
+            y = (row_y + j * across) >> 21
+            x = (row_x + j * along) >> 21
             cell = cells[k, (y >> 11) + border, (x >> 11) + border]
             ink[k, i, LANES + j] = _lit(_weigh(cell, y & 2047, x & 2047), light)
 
 
 @kernel
-def _narrow(low, high, per_step, enter, leave):
-    """Narrow the columns enter..leave to those that a place reaches between low and high.
+def _narrow_rows(num_rows, side, begin, step, ink_box, extent):
+    """Find the columns of each row that a place reaches where ink can be: extent int64 (2, S).
 
-    per_step  columns per unit of 2**-32 px, 0 where the place is the same in all columns
+    Without a branch, so that LLVM does several rows at a time. One px to either side of the ink is
+    a pixel's reach, 1/256 more allows for the rounding of what says where that is. A step of 0
+    counts as one of 2**-32 px: less, over all columns, than what is allowed for.
     """
-    if per_step == 0.0:
-        return (enter, leave) if low <= 0 <= high else (1.0, 0.0)
-    one, other = np.float64(low) * per_step, np.float64(high) * per_step
-    return max(enter, min(one, other)), min(leave, max(one, other))
+    along, across = step
+    per_along = 1.0 / np.float64(along if along != 0 else 1)
+    per_across = 1.0 / np.float64(across if across != 0 else 1)
+    low_y = (np.int64(ink_box[0]) - 1) * _ONE - _SLACK
+    low_x = (np.int64(ink_box[1]) - 1) * _ONE - _SLACK
+    high_y = np.int64(ink_box[2]) * _ONE + _SLACK
+    high_x = np.int64(ink_box[3]) * _ONE + _SLACK
+    for i in range(num_rows):
+        row_y, row_x = begin[0] + i * along, begin[1] - i * across
+        left = np.float64(low_x - row_x) * per_along
+        right = np.float64(high_x - row_x) * per_along
+        upper = np.float64(low_y - row_y) * per_across
+        lower = np.float64(high_y - row_y) * per_across
+        enter = max(0.0, max(min(left, right), min(upper, lower)))
+        leave = min(np.float64(side), min(max(left, right), max(upper, lower)))
+        is_reached = np.int64(enter <= leave)
+        extent[0, i] = is_reached * np.int64(np.ceil(enter))
+        extent[1, i] = is_reached * min(np.int64(leave) + 1, side)
 
 
 @kernel
@@ -365,7 +372,7 @@ def _weigh(cell, y, x):
 @kernel
 def _on_canvas(extent, corner, k, i, width):
     """Return the first and past the last column of a picture's row that lie on the canvas."""
-    return max(extent[k, i, 0], -corner[k, 1]), min(extent[k, i, 1], width - corner[k, 1])
+    return max(extent[k, 0, i], -corner[k, 1]), min(extent[k, 1, i], width - corner[k, 1])
 
 
 @kernel
@@ -490,7 +497,7 @@ def _blend(frames, n, t, ink, extent, corner, k, color, is_torus, overlap):
     height, width, channels = frames.shape[2:]
     for i in range(corner[k, 2]):
         y = _row_of(corner[k, 0] + i, height, is_torus)
-        first, last = extent[k, i, 0], extent[k, i, 1]
+        first, last = extent[k, 0, i], extent[k, 1, i]
         while y >= 0 and first < last:
             first, length, column = _piece(first, last, corner[k, 1], width, is_torus)
             for j in range(length):
@@ -516,10 +523,10 @@ def _count_ink(ink, extent, corner, k):
     for i in range(corner[k, 2]):
         if IS_JITTED:
             source = room + np.uint64(i * row_ink + LANES)
-            for j in range(extent[k, i, 0], extent[k, i, 1], LANES):
+            for j in range(extent[k, 0, i], extent[k, 1, i], LANES):
                 total += count_bits(ink_mask(source + np.uint64(j)))
         else:
-            for j in range(extent[k, i, 0], extent[k, i, 1]):
+            for j in range(extent[k, 0, i], extent[k, 1, i]):
                 total += ink[k, i, LANES + j] > 0
     return total
 
@@ -530,7 +537,7 @@ def _claim(ink, extent, corner, k, is_torus, overlap, owner, brightest):
     height, width = owner.shape
     for i in range(corner[k, 2]):
         y = _row_of(corner[k, 0] + i, height, is_torus)
-        first, last = extent[k, i, 0], extent[k, i, 1]
+        first, last = extent[k, 0, i], extent[k, 1, i]
         while y >= 0 and first < last:
             first, length, column = _piece(first, last, corner[k, 1], width, is_torus)
             for j in range(length):
@@ -551,7 +558,7 @@ def _count_owned(ink, extent, corner, k, number, is_torus, owner):
     total = 0
     for i in range(corner[k, 2]):
         y = _row_of(corner[k, 0] + i, height, is_torus)
-        first, last = extent[k, i, 0], extent[k, i, 1]
+        first, last = extent[k, 0, i], extent[k, 1, i]
         while y >= 0 and first < last:
             first, length, column = _piece(first, last, corner[k, 1], width, is_torus)
             for j in range(length):
@@ -568,7 +575,7 @@ def _measure_box(ink, extent, corner, k, is_torus, canvas, box, n, t):
     top, left, bottom, right = height, width, 0, 0
     for i in range(corner[k, 2]):
         y = _row_of(corner[k, 0] + i, height, is_torus)
-        first, last = extent[k, i, 0], extent[k, i, 1]
+        first, last = extent[k, 0, i], extent[k, 1, i]
         while y >= 0 and first < last:
             first, length, column = _piece(first, last, corner[k, 1], width, is_torus)
             for j in range(length):
