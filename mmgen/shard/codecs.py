@@ -5,8 +5,10 @@ outside the interpreter lock.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -25,7 +27,8 @@ _DEFLATE_LEVEL = 1
 _ISAL_LEVEL = 0
 _ZSTD_LEVEL = 1
 _GZIP = {"compression": "gzip", "compression_opts": _DEFLATE_LEVEL}
-_LZ4_HEADER = struct.Struct(">QII")  # bytes of the whole, of a block, of the packed block
+_LZ4_HEADER = struct.Struct(">QII")  # bytes of the whole, of a block, of the first packed block
+_LZ4_BLOCK = struct.Struct(">I")  # bytes of a further packed block
 
 
 class BadChunk(ValueError):
@@ -38,21 +41,22 @@ class Codec:
 
     options      what names the HDF5 filter that does the same, for `create_dataset`; HDF5 itself
                  need not have it to store chunks that are packed already
-    pack         uint8 array in C order -> the bytes to store; one thread at a time
-    unpack_into  stored bytes, uint8 array in C order that they fill -> None; any thread; raises
-                 BadChunk where they do not fill it exactly
+    pack         uint8 array in C order -> the bytes to store; any thread
+    unpack_into  stored bytes, writable bytes (a flat memoryview) that they fill -> None; any
+                 thread; takes no more memory than those; BadChunk where they are not filled exactly
     """
 
     name: str
     options: Mapping[str, Any]
     pack: Callable[[NDArray[np.uint8]], bytes]
-    unpack_into: Callable[[bytes, NDArray[np.uint8]], None]
+    unpack_into: Callable[[bytes, memoryview], None]
 
 
 class _Recipe(Protocol):
     def __call__(self) -> Codec: ...
 
 
+@cache
 def find_codec(name: str) -> Codec:
     """Return a codec by its name; InputError if there is none, or its library is missing."""
     if name not in _RECIPES:
@@ -66,10 +70,7 @@ def find_filter(number: int | None) -> Codec | None:
 
 
 def _none() -> Codec:
-    def unpack_into(stored: bytes, out: NDArray[np.uint8]) -> None:
-        _copy(stored, out)
-
-    return Codec("none", {}, lambda array: array.tobytes(), unpack_into)
+    return Codec("none", {}, lambda array: array.tobytes(), _fill)
 
 
 def _gzip() -> Codec:
@@ -77,32 +78,40 @@ def _gzip() -> Codec:
         packed: bytes = isal_zlib.compress(array.data, _ISAL_LEVEL)
         return packed
 
-    def unpack_into(stored: bytes, out: NDArray[np.uint8]) -> None:
+    def unpack_into(stored: bytes, out: memoryview) -> None:
         try:
-            raw = deflate.zlib_decompress(stored, out.nbytes)
+            raw = deflate.zlib_decompress(stored, len(out))
         except (deflate.DeflateError, ValueError) as error:
             raise BadChunk(str(error)) from error
-        _copy(raw, out)
+        _fill(raw, out)
 
     return Codec("gzip", _GZIP, pack, unpack_into)
 
 
 def _zstd() -> Codec:
     zstandard = _library("zstandard", "zstd")
-    cramjam = _library("cramjam", "zstd")
-    # HDF5's own filter writes no checksum; one costs nothing and any zstd checks it.
-    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
+
+    class Contexts(threading.local):
+        """One of each a thread: they hold state, and a new one a chunk costs 10 us."""
+
+        def __init__(self) -> None:
+            # HDF5's own filter writes no checksum; one costs nothing and any zstd checks it.
+            self.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
+            self.decompressor = zstandard.ZstdDecompressor()
+
+    contexts = Contexts()
 
     def pack(array: NDArray[np.uint8]) -> bytes:
-        packed: bytes = compressor.compress(array.data)
+        packed: bytes = contexts.compressor.compress(array.data)
         return packed
 
-    def unpack_into(stored: bytes, out: NDArray[np.uint8]) -> None:
+    def unpack_into(stored: bytes, out: memoryview) -> None:
         try:
-            count = cramjam.zstd.decompress_into(stored, out.reshape(-1))
-        except cramjam.DecompressionError as error:
+            _check_count(zstandard.frame_content_size(stored), out)  # it would take what is said
+            raw = contexts.decompressor.decompress(stored, allow_extra_data=False)
+        except zstandard.ZstdError as error:
             raise BadChunk(str(error)) from error
-        _check_count(count, out)
+        _fill(raw, out)
 
     return Codec("zstd", _plugin(32015, _ZSTD_LEVEL), pack, unpack_into)
 
@@ -117,23 +126,42 @@ def _lz4() -> Codec:
             packed = flat.tobytes()
         return _LZ4_HEADER.pack(size, size, len(packed)) + packed
 
-    def unpack_into(stored: bytes, out: NDArray[np.uint8]) -> None:
-        if len(stored) < _LZ4_HEADER.size:
-            raise BadChunk("shorter than its header")
-        size, _, packed = _LZ4_HEADER.unpack_from(stored)
-        content = memoryview(stored)[_LZ4_HEADER.size :]
-        if size != out.nbytes or packed != len(content):  # more blocks than one are not ours
-            raise BadChunk("its header says another size")
-        if packed == size:
-            _copy(content, out)
+    def unpack_block(content: memoryview, out: memoryview) -> None:
+        if len(content) == len(out):
+            out[:] = content
             return
         try:
-            count = cramjam.lz4.decompress_block_into(content, out.reshape(-1), output_len=size)
+            count = cramjam.lz4.decompress_block_into(content, out, output_len=len(out))
         except cramjam.DecompressionError as error:
             raise BadChunk(str(error)) from error
         _check_count(count, out)
 
+    def unpack_into(stored: bytes, out: memoryview) -> None:
+        for content, into in _lz4_blocks(stored, out):
+            unpack_block(content, into)
+
     return Codec("lz4", _plugin(32004), pack, unpack_into)
+
+
+def _lz4_blocks(stored: bytes, out: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
+    """Yield each packed block and where it goes; ours are one, other writers may cut smaller."""
+    if len(stored) < _LZ4_HEADER.size:
+        raise BadChunk("shorter than its header")
+    size, block, packed = _LZ4_HEADER.unpack_from(stored)
+    _check_count(size, out)
+    if block == 0:
+        raise BadChunk("is cut into blocks of nothing")
+    content, place = memoryview(stored), _LZ4_HEADER.size
+    for first in range(0, size, block):
+        if first:
+            if place + _LZ4_BLOCK.size > len(stored):
+                raise BadChunk("ends before its last block")
+            (packed,) = _LZ4_BLOCK.unpack_from(stored, place)
+            place += _LZ4_BLOCK.size
+        yield content[place : place + packed], out[first : first + block]
+        place += packed
+    if place != len(stored):
+        raise BadChunk(f"has {len(stored)} bytes, its blocks say {place}")
 
 
 _RECIPES: dict[str, _Recipe] = {"gzip": _gzip, "zstd": _zstd, "lz4": _lz4, "none": _none}
@@ -165,14 +193,14 @@ def _plugin(number: int, *parameters: int) -> dict[str, Any]:
     return {"compression": number, "compression_opts": parameters, "allow_unknown_filter": True}
 
 
-def _copy(raw: bytes | bytearray | memoryview, out: NDArray[np.uint8]) -> None:
+def _fill(raw: bytes | bytearray, out: memoryview) -> None:
     _check_count(len(raw), out)
-    out.reshape(-1)[:] = np.frombuffer(raw, np.uint8)
+    out[:] = raw
 
 
-def _check_count(count: int, out: NDArray[np.uint8]) -> None:
-    if count != out.nbytes:
-        raise BadChunk(f"unpacks to {count} bytes, not {out.nbytes}")
+def _check_count(count: int, out: memoryview) -> None:
+    if count != len(out):
+        raise BadChunk(f"unpacks to {count} bytes, not {len(out)}")
 
 
 def _library(name: str, codec: str) -> Any:

@@ -1,0 +1,224 @@
+"""One open shard.
+
+Its chunk addresses are read once through h5py; after that a sequence is one positioned read and one
+call of its codec, outside the interpreter lock and past HDF5's, checked against its CRC-32. There
+is no memory map: that dies with the process where a file has become shorter.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import deflate
+import numpy as np
+from numpy.typing import NDArray
+
+from mmgen.errors import ShardError
+from mmgen.shard import checks, schema
+from mmgen.shard.checks import REMEDY, FileState
+from mmgen.shard.codecs import BadChunk, Codec, find_codec, find_filter
+from mmgen.shard.manifest import ShardEntry
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One stored sequence; arrays as FORMAT.md gives them, None where the set has none.
+
+    frames  uint8 (T, H, W) or (T, H, W, 3), zero past num_frames
+    label, glyph_index  (K,)      position, velocity  float32 (T, K, 2), (y, x) in px
+    angle, scale, visible  float32 (T, K)    box  int16 (T, K, 4)    bounced  bool (T, K)
+    mask  uint8 (T, H, W), 0 or the number + 1 of the digit that owns the pixel
+    """
+
+    frames: NDArray[np.uint8]
+    num_frames: int
+    index: int
+    label: NDArray[np.int16] | None = None
+    glyph_index: NDArray[np.int32] | None = None
+    position: NDArray[np.float32] | None = None
+    velocity: NDArray[np.float32] | None = None
+    angle: NDArray[np.float32] | None = None
+    scale: NDArray[np.float32] | None = None
+    box: NDArray[np.int16] | None = None
+    visible: NDArray[np.float32] | None = None
+    bounced: NDArray[np.bool_] | None = None
+    mask: NDArray[np.uint8] | None = None
+
+
+_OPTIONAL = tuple(field.name for field in fields(Sequence) if field.default is None)
+
+
+class Shard:
+    """One open shard: what it claims was checked, and where its chunks lie is known.
+
+    path, entry     where it lies and what the manifest says of it
+    origin          root attributes that it must have
+    identified      files whose hash was right, name -> state; this one is added
+    num_frames      int32 (N,)
+    sequence_shape  (T, H, W) or (T, H, W, 3)
+    stored          names of the datasets that are there
+    raises          ShardError if it is not what the manifest says, InputError without its codec
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        entry: ShardEntry,
+        origin: Mapping[str, Any],
+        identified: dict[str, FileState],
+    ) -> None:
+        self.path = path
+        self.entry = entry
+        self._descriptor = -1
+        self._descriptor = checks.open_file(path)
+        checks.check_identity(path, self._descriptor, entry, identified)
+        with checks.opened(path, self._descriptor) as file:
+            checks.check_origin(path, file, origin)
+            datasets = checks.check_datasets(path, file, entry)
+            self.num_frames, checksum = checks.check_rows(path, datasets, entry)
+            self.stored = frozenset(datasets)
+            self.sequence_shape: tuple[int, ...] = tuple(datasets["frames"].shape[1:])
+            self._chunks = _find_chunks(path, datasets["frames"], entry)
+        self._checksums = checksum.data
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read_frames(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Read the frames of one sequence into `out`, uint8 of `sequence_shape`, C order."""
+        if out.shape != self.sequence_shape:
+            raise ValueError(f"the buffer is {out.shape}, sequences are {self.sequence_shape}")
+        self.read_bytes(row, out.data.cast("B"))
+
+    def read_bytes(self, row: int, out: memoryview) -> None:
+        """Read the frames of one sequence into as many bytes.
+
+        This is what training waits for: 2 to 3 us are spent here beside the system and the codec.
+        """
+        chunks = self._chunks
+        if chunks is None or not chunks.is_plain:
+            self._read_slowly(row, out)
+        elif chunks.is_raw:
+            size = os.preadv(self._descriptor, (out,), chunks.offsets[row])
+            if size != len(out) or deflate.crc32(out) != self._checksums[row]:
+                raise self._damaged(row, "does not match its checksum")
+        else:
+            stored = os.pread(self._descriptor, chunks.sizes[row], chunks.offsets[row])
+            if deflate.crc32(stored) != self._checksums[row]:
+                raise self._damaged(row, "does not match its checksum")
+            try:
+                chunks.codec.unpack_into(stored, out)
+            except BadChunk as error:
+                raise self._damaged(row, "does not unpack") from error
+
+    def _read_slowly(self, row: int, out: memoryview) -> None:
+        """Read what is cut along time, was stored past its filter, or is chunked in another way."""
+        if self._chunks is None:
+            with checks.opened(self.path, self._descriptor) as file:
+                out[:] = memoryview(file["frames"][row]).cast("B")
+            return
+        chunks, checksum = self._chunks, 0
+        part = memoryview(bytearray(chunks.chunk_bytes))
+        for number in range(chunks.per_sequence):
+            place = row * chunks.per_sequence + number
+            stored = os.pread(self._descriptor, chunks.sizes[place], chunks.offsets[place])
+            checksum = deflate.crc32(stored, checksum)
+            try:
+                chunks.codec_of(place).unpack_into(stored, part)
+            except BadChunk as error:
+                raise self._damaged(row, "does not unpack") from error
+            into = out[number * len(part) : (number + 1) * len(part)]
+            into[:] = part[: len(into)]
+        if checksum != self._checksums[row]:
+            raise self._damaged(row, "does not match its checksum")
+
+    def _damaged(self, row: int, what: str) -> ShardError:
+        return ShardError(f"{self.path}: sequence {self.entry.first + row} {what}; {REMEDY}")
+
+    def sequence(self, row: int) -> Sequence:
+        """Read one sequence with its annotations."""
+        frames = np.empty(self.sequence_shape, np.uint8)
+        self.read_frames(row, frames)
+        with checks.opened(self.path, self._descriptor) as file:
+            present = {name: file[name][row] for name in _OPTIONAL if name in self.stored}
+            index = int(file["index"][row])
+        return Sequence(frames, int(self.num_frames[row]), index, **present)
+
+    def annotations(self) -> dict[str, NDArray[Any]]:
+        """Read every annotation of the shard but its masks, name -> array (N, ...)."""
+        with checks.opened(self.path, self._descriptor) as file:
+            return {name: file[name][()] for name in schema.ANNOTATIONS if name in self.stored}
+
+    def masks(self, first: int, last: int) -> NDArray[np.uint8]:
+        """Read the masks of some rows, uint8 (last - first, T, H, W), of a shard that has them."""
+        with checks.opened(self.path, self._descriptor) as file:
+            masks: NDArray[np.uint8] = file[schema.MASK][first:last]
+            return masks
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Where the chunks of `frames` lie: those of sequence 0 in order of time, of sequence 1, ...
+
+    Memoryviews: one number out of an array takes twice as long.
+
+    offsets, sizes  int64, int32 (N * per_sequence,) of the stored bytes
+    filter_masks    int32, or None where no chunk was stored past the filter
+    chunk_bytes     what each unpacks to
+    is_plain        whether each sequence is one chunk of just its frames, through the filter
+    """
+
+    codec: Codec
+    offsets: memoryview
+    sizes: memoryview
+    filter_masks: memoryview | None
+    per_sequence: int
+    chunk_bytes: int
+    is_plain: bool
+
+    @property
+    def is_raw(self) -> bool:
+        return self.codec.name == "none"
+
+    def codec_of(self, place: int) -> Codec:
+        skips = self.filter_masks is not None and self.filter_masks[place]
+        return find_codec("none") if skips else self.codec
+
+
+def _find_chunks(path: Path, frames: Any, entry: ShardEntry) -> _Chunks | None:
+    """Return where the chunks lie, None if HDF5 has to read them: by other filters, or cut so."""
+    filters, shape = checks.filters_of(frames), tuple(frames.chunks or ())
+    codec = find_filter(filters[0] if filters else None) if len(filters) < 2 else None
+    if codec is None or shape[2:] != frames.shape[2:] or shape[:1] != (1,):
+        checks.require_filters(path, filters)
+        return None
+    num_sequences, num_frames = frames.shape[:2]
+    per_sequence, chunk_bytes = -(-num_frames // shape[1]), int(np.prod(shape, dtype=np.int64))
+    if num_sequences * per_sequence > entry.bytes:
+        raise ShardError(f"{path}: promises more chunks than it has bytes; {REMEDY}")
+    infos: list[Any] = []
+    frames.id.chunk_iter(infos.append)
+    corners, *columns = zip(*infos, strict=True) if infos else ((), (), (), ())
+    rank, count = len(shape), len(infos)
+    corner = np.fromiter(chain.from_iterable(corners), np.int64, rank * count).reshape(count, rank)
+    places = corner[:, 0] * per_sequence + corner[:, 1] // shape[1]
+    masks, offsets, sizes = np.zeros((3, num_sequences * per_sequence), np.int64)
+    for into, column in zip((masks, offsets, sizes), columns, strict=True):
+        into[places] = np.fromiter(column, np.int64, count)
+    if (sizes <= 0).any() or (offsets < 0).any() or (offsets > entry.bytes - sizes).any():
+        raise ShardError(f"{path}: has chunks missing or past its end; {REMEDY}")
+    if sizes.max() > chunk_bytes + chunk_bytes // 8 + 4096:  # no codec expands that much
+        raise ShardError(f"{path}: has chunks larger than what they hold; {REMEDY}")
+    return _Chunks(
+        codec,
+        memoryview(offsets),
+        memoryview(sizes.astype(np.int32)),
+        memoryview(masks.astype(np.int32)) if masks.any() else None,
+        per_sequence,
+        chunk_bytes,
+        is_plain=per_sequence == 1 and shape[1] == num_frames and not masks.any(),
+    )
