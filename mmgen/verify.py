@@ -10,22 +10,47 @@ from numpy.typing import NDArray
 from mmgen.errors import ShardError
 from mmgen.generate import TRUTH, Block, block_length, render
 from mmgen.request import find_origin
-from mmgen.shard.reader import DataSet, Sequence, Split
+from mmgen.shard import schema
+from mmgen.shard.checks import REMEDY
+from mmgen.shard.reader import DataSet, Sequence, Shard, Split
 
 
 def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[str]:
     """Read every byte; yield one line for each shard that is not what the manifest says."""
+    like: Shard | None = None
     for split in dataset.splits.values():
-        for number, entry in enumerate(split.entries):
+        for number in range(len(split.entries)):
             try:
                 shard = split.shard(number)
-                frames = np.empty(shard.sequence_shape, np.uint8)
-                for row in range(entry.count):
-                    shard.read_frames(row, frames)
-                    progress(1)
-                shard.annotations()
+                _read_all(shard, progress)
+                like = like or shard
+                _check_datasets(shard, like, is_generated=dataset.manifest.config is not None)
             except ShardError as error:
                 yield str(error)
+
+
+def _read_all(shard: Shard, progress: Callable[[int], None]) -> None:
+    frames = np.empty(shard.sequence_shape, np.uint8)
+    for row in range(shard.entry.count):
+        shard.read_frames(row, frames)
+        if schema.MASK in shard.stored:
+            shard.masks(row, row + 1)
+        progress(1)
+    shard.annotations()
+
+
+def _check_datasets(shard: Shard, like: Shard, *, is_generated: bool) -> None:
+    """Miss what only a hand can have taken out: a reader copes without it."""
+    if is_generated and (missing := schema.ANNOTATIONS.keys() - shard.stored):
+        raise ShardError(
+            f"{shard.path}: {', '.join(sorted(missing))} missing, which every generated shard has; "
+            f"{REMEDY}"
+        )
+    if other := shard.stored ^ like.stored:
+        raise ShardError(
+            f"{shard.path}: differs from {like.path} in which datasets it has "
+            f"({', '.join(sorted(other))}); {REMEDY}"
+        )
 
 
 def find_difference(

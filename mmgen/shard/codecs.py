@@ -6,7 +6,7 @@ outside the interpreter lock.
 
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -129,39 +129,27 @@ def _lz4() -> Codec:
     def unpack_block(content: memoryview, out: memoryview) -> None:
         if len(content) == len(out):
             out[:] = content
-            return
-        try:
+        else:
             count = cramjam.lz4.decompress_block_into(content, out, output_len=len(out))
-        except cramjam.DecompressionError as error:
-            raise BadChunk(str(error)) from error
-        _check_count(count, out)
+            _check_count(count, out)
 
     def unpack_into(stored: bytes, out: memoryview) -> None:
-        for content, into in _lz4_blocks(stored, out):
-            unpack_block(content, into)
+        try:
+            size, block, packed = _LZ4_HEADER.unpack_from(stored)
+            _check_count(size, out)
+            content, place = memoryview(stored), _LZ4_HEADER.size
+            for first in range(0, size, block):  # ours is one; other writers may cut smaller ones
+                if first:
+                    (packed,) = _LZ4_BLOCK.unpack_from(stored, place)
+                    place += _LZ4_BLOCK.size
+                unpack_block(content[place : place + packed], out[first : first + block])
+                place += packed
+        except (struct.error, ValueError, cramjam.DecompressionError) as error:
+            raise BadChunk(str(error)) from error
+        if place != len(stored):
+            raise BadChunk(f"has {len(stored)} bytes, its blocks say {place}")
 
     return Codec("lz4", _plugin(32004), pack, unpack_into)
-
-
-def _lz4_blocks(stored: bytes, out: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
-    """Yield each packed block and where it goes; ours are one, other writers may cut smaller."""
-    if len(stored) < _LZ4_HEADER.size:
-        raise BadChunk("shorter than its header")
-    size, block, packed = _LZ4_HEADER.unpack_from(stored)
-    _check_count(size, out)
-    if block == 0:
-        raise BadChunk("is cut into blocks of nothing")
-    content, place = memoryview(stored), _LZ4_HEADER.size
-    for first in range(0, size, block):
-        if first:
-            if place + _LZ4_BLOCK.size > len(stored):
-                raise BadChunk("ends before its last block")
-            (packed,) = _LZ4_BLOCK.unpack_from(stored, place)
-            place += _LZ4_BLOCK.size
-        yield content[place : place + packed], out[first : first + block]
-        place += packed
-    if place != len(stored):
-        raise BadChunk(f"has {len(stored)} bytes, its blocks say {place}")
 
 
 _RECIPES: dict[str, _Recipe] = {"gzip": _gzip, "zstd": _zstd, "lz4": _lz4, "none": _none}
