@@ -71,16 +71,38 @@ def test_regrowing_compares_every_annotation(copied_dataset, vouch_for, name):
     ]
 
 
-def test_regrowing_skips_what_a_set_does_not_store(copied_dataset, vouch_for):
+def test_a_generated_shard_without_its_annotations_is_named(copied_dataset, vouch_for):
     with h5py.File(copied_dataset / SHARDS[0], "r+") as file:
         for name in ("label", "velocity", "box", "visible"):
             del file[name]
         file["position"][3] = 0
     vouch_for(copied_dataset, SHARDS[0])
-    assert not damage_of(copied_dataset)
-    assert difference_of(copied_dataset) == [
+    (line,) = damage_of(copied_dataset)
+    missing = "box, label, velocity, visible missing, which the set's other shards or"
+    assert line.startswith(f"{copied_dataset / SHARDS[0]}: {missing}")
+    assert difference_of(copied_dataset) == [  # compares what there is
         f"{copied_dataset}: train sequence 3: position differs from what its config renders"
     ]
+
+
+def test_a_shard_that_lost_its_masks_or_has_damaged_ones_is_named(
+    tmp_path, small_config, vouch_for
+):
+    path, (first, third, _) = tmp_path / "masked", SHARDS
+    generate_dataset(path, small_config, {"train": 20}, masks=True, shard_size=7)
+    assert not damage_of(path)
+    with h5py.File(path / first, "r+") as file:
+        place = file["mask"].id.get_chunk_info(4).byte_offset
+    with h5py.File(path / third, "r+") as file:
+        del file["mask"]
+    content = bytearray((path / first).read_bytes())
+    content[place + 20] ^= 1
+    (path / first).write_bytes(content)
+    for name in (first, third):
+        vouch_for(path, name)
+    damaged, lost = damage_of(path)
+    assert damaged.startswith(f"{path / first}: is damaged; delete")
+    assert lost.startswith(f"{path / third}: mask missing, which the set's other shards or config")
 
 
 def test_regrowing_compares_masks(tmp_path, small_config, vouch_for):

@@ -192,8 +192,9 @@ class _Chunks:
 def _find_chunks(path: Path, frames: Any, entry: ShardEntry) -> _Chunks | None:
     """Return where the chunks lie, None if HDF5 has to read them: by other filters, or cut so."""
     filters, shape = checks.filters_of(frames), tuple(frames.chunks or ())
-    codec = find_filter(filters[0] if filters else None) if len(filters) < 2 else None
-    if codec is None or shape[2:] != frames.shape[2:] or shape[:1] != (1,):
+    is_cut_so = shape[:1] == (1,) and shape[2:] == frames.shape[2:] and len(filters) < 2
+    codec = find_filter(filters[0] if filters else None) if is_cut_so else None
+    if codec is None:
         checks.require_filters(path, filters)
         return None
     num_sequences, num_frames = frames.shape[:2]
