@@ -32,7 +32,7 @@ def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[s
     expected.update(*stored.values())
     for path, names in stored.items():
         if missing := ", ".join(sorted(expected - names)):
-            yield f"{path}: {missing} missing, which the set's other shards or config have; {REMEDY}"
+            yield f"{path}: {missing} missing, which other shards or the config have; {REMEDY}"
 
 
 def _read_all(shard: Shard, progress: Callable[[int], None]) -> None:

@@ -3,6 +3,7 @@
 import pickle
 import re
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -185,6 +186,38 @@ def test_a_split_survives_pickling_when_it_has_open_files(small_dataset):
     split = mmgen.open(small_dataset)["test"]
     before = split[8].frames
     assert np.array_equal(pickle.loads(pickle.dumps(split))[8].frames, before)
+
+
+def test_threads_read_the_same_while_shards_open_and_close(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmgen.shard.reader._MAX_OPEN_SHARDS", 2)
+    config = load_config(assignments=["canvas=28", "frames=2", "digits=1"])
+    generate_dataset(tmp_path / "many", config, {"train": 30}, shard_size=3)
+    split = mmgen.open(tmp_path / "many")["train"]
+    expected = mmgen.render(config, 30, split="train").frames
+
+    def read(seed):
+        places = np.random.default_rng(seed).integers(-30, 30, 40)
+        out = np.empty((40, *split.sequence_shape), np.uint8)
+        split.read(places, out)
+        return np.array_equal(out, expected[places])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(60)))
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        np.empty((2, 5, 32, 40), np.float32),
+        np.empty((3, 5, 32, 40), np.uint8),
+        np.empty((2, 5, 40, 32), np.uint8),
+        np.empty((2, 5, 32, 80), np.uint8)[..., ::2],
+    ],
+)
+def test_frames_are_not_read_into_another_buffer(small_dataset, buffer):
+    split = mmgen.open(small_dataset)["train"]
+    with pytest.raises(ValueError, match=r"the buffer is .*, needed is uint8 \(2, 5, 32, 40\)"):
+        split.read([0, 1], buffer)
 
 
 def test_few_shards_stay_open(tmp_path):

@@ -78,7 +78,7 @@ def test_a_generated_shard_without_its_annotations_is_named(copied_dataset, vouc
         file["position"][3] = 0
     vouch_for(copied_dataset, SHARDS[0])
     (line,) = damage_of(copied_dataset)
-    missing = "box, label, velocity, visible missing, which the set's other shards or"
+    missing = "box, label, velocity, visible missing, which other shards or the config ha"
     assert line.startswith(f"{copied_dataset / SHARDS[0]}: {missing}")
     assert difference_of(copied_dataset) == [  # compares what there is
         f"{copied_dataset}: train sequence 3: position differs from what its config renders"
@@ -102,7 +102,7 @@ def test_a_shard_that_lost_its_masks_or_has_damaged_ones_is_named(
         vouch_for(path, name)
     damaged, lost = damage_of(path)
     assert damaged.startswith(f"{path / first}: is damaged; delete")
-    assert lost.startswith(f"{path / third}: mask missing, which the set's other shards or config")
+    assert lost.startswith(f"{path / third}: mask missing, which other shards or the config")
 
 
 def test_regrowing_compares_masks(tmp_path, small_config, vouch_for):

@@ -93,7 +93,7 @@ def opened(path: Path, descriptor: int) -> Iterator[Any]:
             h5py.File(raw, "r") as file,
         ):
             yield file
-    except MmgenError:
+    except (MmgenError, MemoryError):
         raise
     except Exception as error:  # h5py answers damage with most of the built-in errors
         raise ShardError(f"{path}: is damaged; {REMEDY}") from error

@@ -5,10 +5,10 @@ call of its codec, outside the interpreter lock and past HDF5's, checked against
 is no memory map: that dies with the process where a file has become shorter.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -160,33 +160,28 @@ class Shard:
             return masks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Chunks:
     """Where the chunks of `frames` lie: those of sequence 0 in order of time, of sequence 1, ...
 
-    Memoryviews: one number out of an array takes twice as long.
-
-    offsets, sizes  int64, int32 (N * per_sequence,) of the stored bytes
-    filter_masks    int32, or None where no chunk was stored past the filter
+    offsets, sizes  int64, int32 (N * per_sequence,) of the stored bytes; as memoryviews, which give
+                    one number in half of an array's time
+    unfiltered      places of chunks that were stored past their filter
     chunk_bytes     what each unpacks to
-    is_plain        whether each sequence is one chunk of just its frames, through the filter
+    is_plain        whether each sequence is one chunk of just its frames, packed or else raw
     """
 
     codec: Codec
     offsets: memoryview
     sizes: memoryview
-    filter_masks: memoryview | None
+    unfiltered: set[int]
     per_sequence: int
     chunk_bytes: int
     is_plain: bool
-
-    @property
-    def is_raw(self) -> bool:
-        return self.codec.name == "none"
+    is_raw: bool
 
     def codec_of(self, place: int) -> Codec:
-        skips = self.filter_masks is not None and self.filter_masks[place]
-        return find_codec("none") if skips else self.codec
+        return find_codec("none") if place in self.unfiltered else self.codec
 
 
 def _find_chunks(path: Path, frames: Any, entry: ShardEntry) -> _Chunks | None:
@@ -198,28 +193,33 @@ def _find_chunks(path: Path, frames: Any, entry: ShardEntry) -> _Chunks | None:
         checks.require_filters(path, filters)
         return None
     num_sequences, num_frames = frames.shape[:2]
-    per_sequence, chunk_bytes = -(-num_frames // shape[1]), int(np.prod(shape, dtype=np.int64))
-    if num_sequences * per_sequence > entry.bytes:
+    step, chunk_bytes = shape[1], math.prod(shape)
+    per_sequence = -(-num_frames // step)
+    count = num_sequences * per_sequence
+    if count > entry.bytes:
         raise ShardError(f"{path}: promises more chunks than it has bytes; {REMEDY}")
-    infos: list[Any] = []
-    frames.id.chunk_iter(infos.append)
-    corners, *columns = zip(*infos, strict=True) if infos else ((), (), (), ())
-    rank, count = len(shape), len(infos)
-    corner = np.fromiter(chain.from_iterable(corners), np.int64, rank * count).reshape(count, rank)
-    places = corner[:, 0] * per_sequence + corner[:, 1] // shape[1]
-    masks, offsets, sizes = np.zeros((3, num_sequences * per_sequence), np.int64)
-    for into, column in zip((masks, offsets, sizes), columns, strict=True):
-        into[places] = np.fromiter(column, np.int64, count)
+    offsets, sizes, unfiltered = np.zeros(count, np.int64), np.zeros(count, np.int32), set[int]()
+    into_offsets, into_sizes = offsets.data, sizes.data
+
+    def note(info: Any) -> None:
+        sequence, frame = info.chunk_offset[:2]
+        place = sequence * per_sequence + frame // step
+        into_offsets[place], into_sizes[place] = info.byte_offset, info.size
+        if info.filter_mask:
+            unfiltered.add(place)
+
+    frames.id.chunk_iter(note)
     if (sizes <= 0).any() or (offsets < 0).any() or (offsets > entry.bytes - sizes).any():
         raise ShardError(f"{path}: has chunks missing or past its end; {REMEDY}")
     if sizes.max() > chunk_bytes + chunk_bytes // 8 + 4096:  # no codec expands that much
         raise ShardError(f"{path}: has chunks larger than what they hold; {REMEDY}")
     return _Chunks(
         codec,
-        memoryview(offsets),
-        memoryview(sizes.astype(np.int32)),
-        memoryview(masks.astype(np.int32)) if masks.any() else None,
+        into_offsets,
+        into_sizes,
+        unfiltered,
         per_sequence,
         chunk_bytes,
-        is_plain=per_sequence == 1 and shape[1] == num_frames and not masks.any(),
+        is_plain=step == num_frames and not unfiltered,
+        is_raw=not filters,
     )
