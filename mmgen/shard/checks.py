@@ -59,13 +59,21 @@ def check_identity(
             f"{path}: has {size} bytes, the manifest says {entry.bytes}: truncated or replaced; "
             f"{REMEDY}"
         )
-    with open(descriptor, "rb", closefd=False) as file:
+    with Path(_by_descriptor(descriptor)).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
             raise ShardError(
                 f"{path}: is not the file that the manifest lists (SHA-256 differs): damaged, or "
                 f"of another data set; {REMEDY}"
             )
     identified[entry.name] = state
+
+
+def _by_descriptor(descriptor: int) -> str:
+    """Return a name for a file that is open: the one that was checked, whatever has its name now.
+
+    What opens it so has its own position in it, which forked processes do not share.
+    """
+    return f"/dev/fd/{descriptor}"
 
 
 class _WholeReads(FileIO):
@@ -82,14 +90,12 @@ class _WholeReads(FileIO):
 def opened(path: Path, descriptor: int) -> Iterator[Any]:
     """Open a shard with h5py; what goes wrong in there becomes one line that names the file.
 
-    It is opened through the descriptor, so that it is the file that was checked, even where it has
-    lost its name since; through /dev/fd, so that processes do not share one position in it. HDF5
-    takes no file lock on this way: shards never change, and some network file systems have none.
+    It takes no file lock on this way: shards never change, and some network file systems have none.
     """
     try:
         with (
             schema.HDF5_LOCK,
-            _WholeReads(f"/dev/fd/{descriptor}") as raw,
+            _WholeReads(_by_descriptor(descriptor)) as raw,
             h5py.File(raw, "r") as file,
         ):
             yield file
@@ -111,7 +117,7 @@ def check_origin(path: Path, file: Any, expected: Mapping[str, Any]) -> None:
 
 def check_datasets(path: Path, file: Any, entry: ShardEntry) -> dict[str, Any]:
     """Check dtypes, shapes and sizes before anything is read; return what is there by name."""
-    there = {name: file[name] for name in _KNOWN if name in file and _is_inside(path, file, name)}
+    there = {name: _find_inside(path, file, name) for name in _KNOWN if name in file}
     for name in schema.MANDATORY:
         if not isinstance(there.get(name), h5py.Dataset) or len(there[name]) != entry.count:
             raise ShardError(f"{path}: {name} is missing or has not {entry.count} rows; {REMEDY}")
@@ -131,14 +137,13 @@ def check_datasets(path: Path, file: Any, entry: ShardEntry) -> dict[str, Any]:
     return there
 
 
-def _is_inside(path: Path, file: Any, name: str) -> bool:
-    """Tell what the shard itself holds from links to other files and data that lie in them."""
-    is_linked = not isinstance(file.get(name, getlink=True), h5py.HardLink)
-    if is_linked or (
-        isinstance(dataset := file[name], h5py.Dataset) and (dataset.is_virtual or dataset.external)
-    ):
-        raise ShardError(f"{path}: {name} is not stored in the file itself; {REMEDY}")
-    return True
+def _find_inside(path: Path, file: Any, name: str) -> Any:
+    """Return what the shard itself holds; refuse links to other files and data that lie there."""
+    if isinstance(file.get(name, getlink=True), h5py.HardLink):
+        found = file[name]
+        if not isinstance(found, h5py.Dataset) or not (found.is_virtual or found.external):
+            return found
+    raise ShardError(f"{path}: {name} is not stored in the file itself; {REMEDY}")
 
 
 def _promises_too_much(name: str, dataset: Any, file_bytes: int) -> bool:

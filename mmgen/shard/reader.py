@@ -125,17 +125,19 @@ class Split:
         num_frames = np.empty(len(places), np.int32)
         if not len(places):
             return num_frames
-        flat, size = out.data.cast("B"), out[0].nbytes
-        # Shard by shard, so that no more than one need be open, and each only once.
+        # Shard by shard, so that each is looked up once and no more than one is needed at a time;
+        # memoryviews, of which a part costs half of an array's.
         order = np.argsort(places, kind="stable")
         numbers = np.searchsorted(self._firsts, places[order], "right") - 1
         rows = places[order] - self._firsts[numbers]
-        current, shard = -1, None
+        into, into_num_frames, size = out.data.cast("B"), num_frames.data, out[0].nbytes
+        current, shard, lengths = -1, self.shard(int(numbers[0])), num_frames.data
         for place, number, row in zip(order.tolist(), numbers.tolist(), rows.tolist(), strict=True):
-            if shard is None or number != current:
+            if number != current:
                 current, shard = number, self.shard(number)
-            shard.read_bytes(row, flat[place * size : (place + 1) * size])
-            num_frames[place] = shard.num_frames[row]
+                lengths = shard.num_frames.data
+            shard.read_bytes(row, into[place * size : (place + 1) * size])
+            into_num_frames[place] = lengths[row]
         return num_frames
 
     def _places(self, indices: Iterable[int]) -> NDArray[np.int64]:
