@@ -19,6 +19,7 @@ import mmgen
 from mmgen.errors import ShardError
 from mmgen.pipeline import generate_dataset
 from mmgen.presets import load_config
+from mmgen.shard.checks import open_file, opened
 from mmgen.shard.codecs import CODECS
 from mmgen.verify import find_damage
 
@@ -134,6 +135,34 @@ def test_a_shard_that_shrinks_while_it_is_open_is_refused(tiny_dataset):
         lambda: split.read([1], out)
     )
     assert f"{SHARD}: is damaged; delete" in refusal(shard.annotations)
+
+
+def test_a_shard_that_shrinks_under_hdf5_is_refused(tmp_path):
+    """h5py 3.16 takes a read that was cut short for a whole one, and returns what memory held."""
+    path = store(tmp_path / "set", *frames_of(3, 4, 12, 10), "none") / SHARD
+    _, first, last = chunk_places(path)[1]
+
+    def read():
+        with opened(path, descriptor) as file:
+            os.truncate(path, (first + last) // 2)
+            file["frames"][1]
+
+    descriptor = open_file(path)
+    assert refusal(read).startswith(f"{path}: is damaged; delete")
+    os.close(descriptor)
+
+
+def test_shards_of_several_shapes_are_no_split(copied_dataset, vouch_for):
+    wide = load_config(assignments=["canvas=32x41", "frames=3..5", "digits=1..2"])
+    root, second = copied_dataset.parent / "wide", "train/train-000001.h5"
+    generate_dataset(root, wide, {"train": 14}, seed=5, shard_size=7)
+    (root / second).replace(copied_dataset / second)
+    vouch_for(copied_dataset, second)
+    split = mmgen.open(copied_dataset)["train"]
+    out = np.empty((2, *split.sequence_shape), np.uint8)
+    shapes = r"holds sequences of \(5, 32, 41\), other shards of \(5, 32, 40\); delete"
+    with pytest.raises(ShardError, match=rf"train-000001\.h5: {shapes}"):
+        split.read([0, 8], out)
 
 
 def bind(path):

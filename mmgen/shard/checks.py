@@ -77,7 +77,7 @@ def _by_descriptor(descriptor: int) -> str:
 
 
 class _WholeReads(FileIO):
-    """What h5py reads a file through: it takes a read cut short for a complete one."""
+    """What h5py reads a file through; it would take a read cut short for a whole one (3.16)."""
 
     def readinto(self, buffer: Any) -> int:
         count = super().readinto(buffer)
