@@ -89,10 +89,12 @@ def _file_to_write(split: Split, out: Path, kind: str) -> Path:
     if not is_file_name and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder, or a file that ends in .{kind}")
     if kind == "npz" and split.sequence_shape[0] < 2:
-        raise InputError(f"{split.root}: has sequences of one frame; npz needs an input and output")
+        raise InputError(
+            f"{split.address}: has sequences of one frame; npz needs an input and output"
+        )
     if kind == "npy" and not is_file_name and len(split.sequence_shape) == 4:
         raise InputError(
-            f"{split.root}: is in colour, which torchvision would take for width; "
+            f"{split.address}: is in colour, which torchvision would take for width; "
             "name a file that ends in .npy"
         )
     in_folder = _TORCHVISION_NAME if kind == "npy" else _PREDRNN_NAMES[split.name]

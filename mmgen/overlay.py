@@ -62,14 +62,14 @@ def stored_overlay(split: "Split", sequences: "Iterable[Sequence]") -> Overlay:
             value = getattr(sequence, name)
             if value is None:
                 raise InputError(
-                    f"{split.root}: has no {name} of its digits, so there is nothing to overlay"
+                    f"{split.address}: has no {name} of its digits, so there is nothing to overlay"
                 )
             values.append(value)
         truth = {name: np.asarray(values[-1])[None] for name, values in gathered.items()}
         sizes = 1, len(sequence.frames)
-        check_truth(truth, sizes, f"{split.root}, {split.name}", sequence.index)
+        check_truth(truth, sizes, f"{split.address}, {split.name}", sequence.index)
     if len({label.shape for label in gathered["label"]}) > 1:
-        raise ShardError(f"{split.root}: shards of {split.name} differ in digits per sequence")
+        raise ShardError(f"{split.address}: shards of {split.name} differ in digits per sequence")
     wraps = (split.manifest.config or {}).get("motion") == "wrap"
     return Overlay(**{name: np.stack(values) for name, values in gathered.items()}, wraps=wraps)
 

@@ -270,7 +270,7 @@ def measure(
     """
     if num_sequences is not None and not 1 <= num_sequences <= len(split):
         raise InputError(
-            f"{split.root}: {num_sequences} sequences asked for, {split.name} has {len(split)}"
+            f"{split.address}: {num_sequences} sequences asked for, {split.name} has {len(split)}"
         )
     stats = Stats(split.name, split.sequence_shape[1:])
     wanted = num_sequences or len(split)
@@ -303,5 +303,5 @@ def _add_digits(stats: Stats, shard: Shard, rows: int) -> None:
         return
     truth = {name: np.asarray(truth[name]) for name in _DIGIT_NAMES}
     sizes = shard.entry.count, shard.sequence_shape[0]
-    check_truth(truth, sizes, str(shard.path), shard.entry.first)
+    check_truth(truth, sizes, str(shard.where), shard.entry.first)
     stats.digits.add({name: truth[name][:rows] for name in truth}, shard.num_frames[:rows])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,21 @@ from mmgen.shard.reader import DataSet, Sequence, Shard, Split
 
 def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[str]:
     """Read every byte; yield one line for each shard that is not what the manifest says."""
-    stored: dict[Path, frozenset[str]] = {}
+    stored: dict[str, frozenset[str]] = {}
     for split in dataset.splits.values():
         for number in range(len(split.entries)):
             try:
                 shard = split.shard(number)
                 _read_all(shard, progress)
-                stored[shard.path] = shard.stored
+                stored[shard.where] = shard.stored
             except ShardError as error:
                 yield str(error)
     # A reader copes without some datasets, so that nothing but this misses one that was taken out.
     expected = set(schema.ANNOTATIONS) if dataset.manifest.config is not None else set()
     expected.update(*stored.values())
-    for path, names in stored.items():
+    for where, names in stored.items():
         if missing := ", ".join(sorted(expected - names)):
-            yield f"{path}: {missing} missing, which other shards or the config have; {REMEDY}"
+            yield f"{where}: {missing} missing, which other shards or the config have; {REMEDY}"
 
 
 def _read_all(shard: Shard, progress: Callable[[int], None]) -> None:
@@ -57,7 +56,7 @@ def find_difference(
     glyphs_at      where its glyphs lie here, in place of what its config says
     raises         InputError if it was imported, or needs glyphs or versions that are not here
     """
-    config, glyphs = find_origin(dataset.manifest, str(dataset.root), glyphs_at)
+    config, glyphs = find_origin(dataset.manifest, dataset.address, glyphs_at)
     render_again = partial(render, config, seed=dataset.manifest.seed, glyphs=glyphs)
     for split in dataset.splits.values():
         count = min(num_sequences or len(split), len(split))
@@ -87,7 +86,7 @@ def _compare(split: Split, indices: list[int], render_again: Callable[..., Block
             again = getattr(block, name)[place]
             if not _is_same(np.asarray(there), np.asarray(again)):
                 yield (
-                    f"{split.root}: {split.name} sequence {index}: {name} differs from what its "
+                    f"{split.address}: {split.name} sequence {index}: {name} differs from what its "
                     "config renders"
                 )
                 break

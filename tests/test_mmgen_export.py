@@ -212,7 +212,7 @@ from mmgen.cli import main
 main(sys.argv[1:])
 """
     path = tmp_path / f"a.{kind}"
-    arguments = "export", split.root, path, "--to", kind, "--split", "train"
+    arguments = "export", split.address, path, "--to", kind, "--split", "train"
     process = start_python("-c", code, *arguments)
     _, err = process.communicate(timeout=60)
     assert process.returncode == MmgenError.exit_code

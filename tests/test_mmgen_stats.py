@@ -188,7 +188,7 @@ def test_a_set_without_annotations_leaves_their_rows_out_and_says_so(
 
 def test_the_table_and_the_picture_say_what_json_says(run_mmgen, split, tmp_path):
     out = tmp_path / "a.png"
-    path = str(split.root)
+    path = str(split.address)
     table, told = (run_mmgen("stats", path, "-o", out, *more).stdout for more in ([], ["--json"]))
     told = json.loads(told)
     lines = {line[:30].strip(): line[30:].split() for line in table.splitlines()}

@@ -111,7 +111,8 @@ class StoredSource:
         return self._stored.read(indices.tolist(), out)
 
     def fetch_ahead(self, shards: list[int]) -> None:
-        """Take note of shards that are read soon; those of a folder are there already."""
+        """Fetch shards that are read soon in the background, where they are remote."""
+        self._stored.fetch_ahead(shards)
 
     def truth(self, indices: Iterable[int]) -> list[Truth]:
         """Read annotations.

@@ -8,7 +8,7 @@ from mmgen.cli.options import open_data
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--to",
@@ -23,7 +23,7 @@ from mmgen.cli.options import open_data
     type=int,
     help="How many, from the first one on.  [default: all; of gif and mp4 16]",
 )
-def export(data: Path, out: Path, kind: str, split: str, sequences: int | None) -> None:
+def export(data: str, out: Path, kind: str, split: str, sequences: int | None) -> None:
     """Write a split of DATA in a layout that other loaders read unchanged.
 
     npy is one uint8 array (T, N, H, W). OUT is a file that ends in .npy, or a folder, which

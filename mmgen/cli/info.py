@@ -1,7 +1,6 @@
 """Say what a data set holds: `mmgen info`."""
 
 import json
-from pathlib import Path
 
 import click
 
@@ -10,10 +9,10 @@ from mmgen.errors import InputError
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("--bibtex", "as_bibtex", is_flag=True, help="Print how to cite it.")
-def info(data: Path, as_json: bool, as_bibtex: bool) -> None:
+def info(data: str, as_json: bool, as_bibtex: bool) -> None:
     """Say what is in a data set.
 
     Example: mmgen info data/easy

@@ -50,7 +50,7 @@ seed_option = click.option(
 )
 
 
-def open_data(data: Path) -> "DataSet":
+def open_data(data: str) -> "DataSet":
     """Open the data set that a command was given."""
     from mmgen.shard.reader import open_dataset
 

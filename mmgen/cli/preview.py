@@ -10,7 +10,7 @@ _MAX_SEQUENCES = 1000
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path), required=False)
+@click.argument("data", required=False)
 @config_options
 @seed_option
 @click.option(
@@ -22,7 +22,7 @@ _MAX_SEQUENCES = 1000
 @click.pass_context
 def preview(
     ctx: click.Context,
-    data: Path | None,
+    data: str | None,
     preset: str,
     config: Path | None,
     assignments: tuple[str, ...],

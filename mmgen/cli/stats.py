@@ -25,12 +25,12 @@ _LABELS_A_LINE = 10
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Draw histograms: a .png")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option("--sequences", type=int, help="Count the first N only.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with histograms.")
-def stats(data: Path, out: Path | None, split: str, sequences: int | None, as_json: bool) -> None:
+def stats(data: str, out: Path | None, split: str, sequences: int | None, as_json: bool) -> None:
     """Count what a split holds, and what the simplest predictors score on it.
 
     MSE is summed over a frame's values in [0, 1]; the entropy floor is the cross-entropy, in nats

@@ -1,7 +1,5 @@
 """Check a data set: `mmgen verify`."""
 
-from pathlib import Path
-
 import click
 
 from mmgen.cli.options import open_data
@@ -9,10 +7,10 @@ from mmgen.errors import ShardError
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("--regrow", metavar="N|all", help="Render N of each split again, compare bytes.")
 @click.option("--glyphs", metavar="SET", help="Where its glyphs lie here, for --regrow.")
-def verify(data: Path, regrow: str | None, glyphs: str | None) -> None:
+def verify(data: str, regrow: str | None, glyphs: str | None) -> None:
     """Check every shard against the manifest, its checksums and, if asked, its config.
 
     Example: mmgen verify data/easy --regrow 100

@@ -43,7 +43,7 @@ def open_file(path: Path) -> int:
 
 
 def check_identity(
-    path: Path, descriptor: int, entry: ShardEntry, identified: dict[str, FileState]
+    where: str, descriptor: int, entry: ShardEntry, identified: dict[str, FileState]
 ) -> None:
     """Compare size and hash before HDF5 sees the file: on some damage it loops for ever.
 
@@ -56,13 +56,13 @@ def check_identity(
         return
     if size != entry.bytes:
         raise ShardError(
-            f"{path}: has {size} bytes, the manifest says {entry.bytes}: truncated or replaced; "
+            f"{where}: has {size} bytes, the manifest says {entry.bytes}: truncated or replaced; "
             f"{REMEDY}"
         )
     with Path(_by_descriptor(descriptor)).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
             raise ShardError(
-                f"{path}: is not the file that the manifest lists (SHA-256 differs): damaged, or "
+                f"{where}: is not the file that the manifest lists (SHA-256 differs): damaged, or "
                 f"of another data set; {REMEDY}"
             )
     identified[entry.name] = state
@@ -87,7 +87,7 @@ class _WholeReads(FileIO):
 
 
 @contextmanager
-def opened(path: Path, descriptor: int) -> Iterator[Any]:
+def opened(where: str, descriptor: int) -> Iterator[Any]:
     """Open a shard with h5py; what goes wrong in there becomes one line that names the file.
 
     It takes no file lock on this way: shards never change, and some network file systems have none.
@@ -102,48 +102,48 @@ def opened(path: Path, descriptor: int) -> Iterator[Any]:
     except (MmgenError, MemoryError):
         raise
     except Exception as error:  # h5py answers damage with most of the built-in errors
-        raise ShardError(f"{path}: is damaged; {REMEDY}") from error
+        raise ShardError(f"{where}: is damaged; {REMEDY}") from error
 
 
-def check_origin(path: Path, file: Any, expected: Mapping[str, Any]) -> None:
+def check_origin(where: str, file: Any, expected: Mapping[str, Any]) -> None:
     """Compare root attributes with what the manifest says."""
     for name, value in expected.items():
         if (found := schema.plain(file.attrs.get(name))) != value:
             raise ShardError(
-                f"{path}: is a shard of another data set ({name} is {found}, the manifest says "
+                f"{where}: is a shard of another data set ({name} is {found}, the manifest says "
                 f"{value}); {REMEDY}"
             )
 
 
-def check_datasets(path: Path, file: Any, entry: ShardEntry) -> dict[str, Any]:
+def check_datasets(where: str, file: Any, entry: ShardEntry) -> dict[str, Any]:
     """Check dtypes, shapes and sizes before anything is read; return what is there by name."""
-    there = {name: _find_inside(path, file, name) for name in _KNOWN if name in file}
+    there = {name: _find_inside(where, file, name) for name in _KNOWN if name in file}
     for name in schema.MANDATORY:
         if not isinstance(there.get(name), h5py.Dataset) or len(there[name]) != entry.count:
-            raise ShardError(f"{path}: {name} is missing or has not {entry.count} rows; {REMEDY}")
+            raise ShardError(f"{where}: {name} is missing or has not {entry.count} rows; {REMEDY}")
     for name, dataset in there.items():
         if _promises_too_much(name, dataset, entry.bytes):
-            raise ShardError(f"{path}: {name} promises more than the file can hold; {REMEDY}")
+            raise ShardError(f"{where}: {name} promises more than the file can hold; {REMEDY}")
     frames = there["frames"]
     sequence_bytes = int(np.prod(frames.shape[1:], dtype=object))
     holds_sequences = frames.dtype == np.uint8 and (frames.ndim == 4 or frames.shape[4:] == (3,))
     if not holds_sequences or not 0 < sequence_bytes <= schema.MAX_SEQUENCE_BYTES:
-        raise ShardError(f"{path}: frames are {frames.dtype} {frames.shape}; {REMEDY}")
+        raise ShardError(f"{where}: frames are {frames.dtype} {frames.shape}; {REMEDY}")
     mask = there.get(schema.MASK)
     if mask is not None and (mask.dtype != np.uint8 or mask.shape != frames.shape[:4]):
         raise ShardError(
-            f"{path}: mask is {mask.dtype} {mask.shape}, frames are {frames.shape}; {REMEDY}"
+            f"{where}: mask is {mask.dtype} {mask.shape}, frames are {frames.shape}; {REMEDY}"
         )
     return there
 
 
-def _find_inside(path: Path, file: Any, name: str) -> Any:
+def _find_inside(where: str, file: Any, name: str) -> Any:
     """Return what the shard itself holds; refuse links to other files and data that lie there."""
     if isinstance(file.get(name, getlink=True), h5py.HardLink):
         found = file[name]
         if not isinstance(found, h5py.Dataset) or not (found.is_virtual or found.external):
             return found
-    raise ShardError(f"{path}: {name} is not stored in the file itself; {REMEDY}")
+    raise ShardError(f"{where}: {name} is not stored in the file itself; {REMEDY}")
 
 
 def _promises_too_much(name: str, dataset: Any, file_bytes: int) -> bool:
@@ -155,20 +155,20 @@ def _promises_too_much(name: str, dataset: Any, file_bytes: int) -> bool:
 
 
 def check_rows(
-    path: Path, datasets: Mapping[str, Any], entry: ShardEntry
+    where: str, datasets: Mapping[str, Any], entry: ShardEntry
 ) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
     """Read num_frames and checksum; refuse them where they are not one a sequence."""
     num_frames, checksum = datasets["num_frames"], datasets[schema.CHECKSUM]
     if num_frames.shape != (entry.count,) or checksum.shape != (entry.count,):
-        raise ShardError(f"{path}: num_frames or checksum is not one a sequence; {REMEDY}")
+        raise ShardError(f"{where}: num_frames or checksum is not one a sequence; {REMEDY}")
     if (first := datasets["index"][0]) != entry.first:
         raise ShardError(
-            f"{path}: holds the sequences from {first} on, the manifest says {entry.first}; "
+            f"{where}: holds the sequences from {first} on, the manifest says {entry.first}; "
             f"{REMEDY}"
         )
     lengths, longest = num_frames[()].astype(np.int32), datasets["frames"].shape[1]
     if lengths.min() < 1 or lengths.max() > longest:
-        raise ShardError(f"{path}: num_frames is not within 1..{longest}; {REMEDY}")
+        raise ShardError(f"{where}: num_frames is not within 1..{longest}; {REMEDY}")
     return lengths, checksum[()].astype(np.uint32)
 
 
@@ -178,7 +178,7 @@ def filters_of(dataset: Any) -> list[int]:
     return [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
 
 
-def require_filters(path: Path, numbers: list[int]) -> None:
+def require_filters(where: str, numbers: list[int]) -> None:
     """Make HDF5 know some filters; InputError if it does not, and no plugin here does."""
     for number in numbers:
         if not h5py.h5z.filter_avail(number):
@@ -186,6 +186,6 @@ def require_filters(path: Path, numbers: list[int]) -> None:
                 import_module("hdf5plugin")  # knows many; registers them by being imported
         if not h5py.h5z.filter_avail(number):
             raise InputError(
-                f"{path}: frames are packed by HDF5's filter {number}, which is not here; try "
+                f"{where}: frames are packed by HDF5's filter {number}, which is not here; try "
                 "pip install 'moving-mnist[codecs]'"
             )

@@ -6,6 +6,7 @@ outside the interpreter lock.
 
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -76,6 +77,8 @@ def _none() -> Codec:
 def _gzip() -> Codec:
     def pack(array: NDArray[np.uint8]) -> bytes:
         packed: bytes = isal_zlib.compress(array.data, _ISAL_LEVEL)
+        if len(packed) > array.nbytes:  # its codes are made for what shrinks
+            packed = zlib.compress(array.data, 0)
         return packed
 
     def unpack_into(stored: bytes, out: memoryview) -> None:

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import deflate
@@ -54,7 +53,9 @@ _OPTIONAL = tuple(field.name for field in fields(Sequence) if field.default is N
 class Shard:
     """One open shard: what it claims was checked, and where its chunks lie is known.
 
-    path, entry     where it lies and what the manifest says of it
+    where           its name in messages
+    descriptor      of the open file; it is closed with the shard
+    entry           what the manifest says of it
     origin          root attributes that it must have
     identified      files whose hash was right, name -> state; this one is added
     num_frames      int32 (N,)
@@ -65,28 +66,27 @@ class Shard:
 
     def __init__(
         self,
-        path: Path,
+        where: str,
+        descriptor: int,
         entry: ShardEntry,
         origin: Mapping[str, Any],
         identified: dict[str, FileState],
     ) -> None:
-        self.path = path
+        self.where = where
         self.entry = entry
-        self._descriptor = -1
-        self._descriptor = checks.open_file(path)
-        checks.check_identity(path, self._descriptor, entry, identified)
-        with checks.opened(path, self._descriptor) as file:
-            checks.check_origin(path, file, origin)
-            datasets = checks.check_datasets(path, file, entry)
-            self.num_frames, checksum = checks.check_rows(path, datasets, entry)
+        self._descriptor = descriptor
+        checks.check_identity(where, descriptor, entry, identified)
+        with checks.opened(where, descriptor) as file:
+            checks.check_origin(where, file, origin)
+            datasets = checks.check_datasets(where, file, entry)
+            self.num_frames, checksum = checks.check_rows(where, datasets, entry)
             self.stored = frozenset(datasets)
             self.sequence_shape: tuple[int, ...] = tuple(datasets["frames"].shape[1:])
-            self._chunks = _find_chunks(path, datasets["frames"], entry)
+            self._chunks = _find_chunks(where, datasets["frames"], entry)
         self._checksums = checksum.data
 
     def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        os.close(self._descriptor)
 
     def read_frames(self, row: int, out: NDArray[np.uint8]) -> None:
         """Read the frames of one sequence into `out`, uint8 of `sequence_shape`, C order."""
@@ -118,7 +118,7 @@ class Shard:
     def _read_slowly(self, row: int, out: memoryview) -> None:
         """Read what is cut along time, was stored past its filter, or is chunked in another way."""
         if self._chunks is None:
-            with checks.opened(self.path, self._descriptor) as file:
+            with checks.opened(self.where, self._descriptor) as file:
                 out[:] = memoryview(file["frames"][row]).cast("B")
             return
         chunks, checksum = self._chunks, 0
@@ -137,25 +137,25 @@ class Shard:
             raise self._damaged(row, "does not match its checksum")
 
     def _damaged(self, row: int, what: str) -> ShardError:
-        return ShardError(f"{self.path}: sequence {self.entry.first + row} {what}; {REMEDY}")
+        return ShardError(f"{self.where}: sequence {self.entry.first + row} {what}; {REMEDY}")
 
     def sequence(self, row: int) -> Sequence:
         """Read one sequence with its annotations."""
         frames = np.empty(self.sequence_shape, np.uint8)
         self.read_frames(row, frames)
-        with checks.opened(self.path, self._descriptor) as file:
+        with checks.opened(self.where, self._descriptor) as file:
             present = {name: file[name][row] for name in _OPTIONAL if name in self.stored}
             index = int(file["index"][row])
         return Sequence(frames, int(self.num_frames[row]), index, **present)
 
     def annotations(self) -> dict[str, NDArray[Any]]:
         """Read every annotation of the shard but its masks, name -> array (N, ...)."""
-        with checks.opened(self.path, self._descriptor) as file:
+        with checks.opened(self.where, self._descriptor) as file:
             return {name: file[name][()] for name in schema.ANNOTATIONS if name in self.stored}
 
     def masks(self, first: int, last: int) -> NDArray[np.uint8]:
         """Read the masks of some rows, uint8 (last - first, T, H, W), of a shard that has them."""
-        with checks.opened(self.path, self._descriptor) as file:
+        with checks.opened(self.where, self._descriptor) as file:
             masks: NDArray[np.uint8] = file[schema.MASK][first:last]
             return masks
 
@@ -184,20 +184,20 @@ class _Chunks:
         return find_codec("none") if place in self.unfiltered else self.codec
 
 
-def _find_chunks(path: Path, frames: Any, entry: ShardEntry) -> _Chunks | None:
+def _find_chunks(where: str, frames: Any, entry: ShardEntry) -> _Chunks | None:
     """Return where the chunks lie, None if HDF5 has to read them: by other filters, or cut so."""
     filters, shape = checks.filters_of(frames), tuple(frames.chunks or ())
     is_cut_so = shape[:1] == (1,) and shape[2:] == frames.shape[2:] and len(filters) < 2
     codec = find_filter(filters[0] if filters else None) if is_cut_so else None
     if codec is None:
-        checks.require_filters(path, filters)
+        checks.require_filters(where, filters)
         return None
     num_sequences, num_frames = frames.shape[:2]
     step, chunk_bytes = shape[1], math.prod(shape)
     per_sequence = -(-num_frames // step)
     count = num_sequences * per_sequence
     if count > entry.bytes:
-        raise ShardError(f"{path}: promises more chunks than it has bytes; {REMEDY}")
+        raise ShardError(f"{where}: promises more chunks than it has bytes; {REMEDY}")
     offsets, sizes, unfiltered = np.zeros(count, np.int64), np.zeros(count, np.int32), set[int]()
     into_offsets, into_sizes = offsets.data, sizes.data
 
@@ -210,9 +210,9 @@ def _find_chunks(path: Path, frames: Any, entry: ShardEntry) -> _Chunks | None:
 
     frames.id.chunk_iter(note)
     if (sizes <= 0).any() or (offsets < 0).any() or (offsets > entry.bytes - sizes).any():
-        raise ShardError(f"{path}: has chunks missing or past its end; {REMEDY}")
+        raise ShardError(f"{where}: has chunks missing or past its end; {REMEDY}")
     if sizes.max() > chunk_bytes + chunk_bytes // 8 + 4096:  # no codec expands that much
-        raise ShardError(f"{path}: has chunks larger than what they hold; {REMEDY}")
+        raise ShardError(f"{where}: has chunks larger than what they hold; {REMEDY}")
     return _Chunks(
         codec,
         into_offsets,

@@ -15,7 +15,7 @@ from mmgen.errors import InputError
 from mmgen.shard import schema
 
 _MAX_COUNT = 2**53
-_MAX_JSON_BYTES = 1 << 28
+MAX_JSON_BYTES = 1 << 28
 
 V = TypeVar("V")
 
@@ -150,8 +150,8 @@ def read_json_file(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for without end
             raise InputError(f"{path}: is no file")
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"{path}: is larger than {_MAX_JSON_BYTES} bytes; not one of ours")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise InputError(f"{path}: is larger than {MAX_JSON_BYTES} bytes; not one of ours")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error

@@ -1,10 +1,12 @@
-"""Open a data set and read its sequences, in any order and from several threads at once."""
+"""Open a data set and read its sequences, in any order and from several threads at once.
+
+It may lie in a folder or at any fsspec address; remote shards are read from a cache on this disk.
+"""
 
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,43 +14,50 @@ from numpy.typing import NDArray
 
 from mmgen.errors import InputError, ShardError
 from mmgen.shard import schema
-from mmgen.shard.checks import REMEDY, FileState
+from mmgen.shard.cache import RemoteShard, ShardCache
+from mmgen.shard.checks import REMEDY, FileState, open_file
 from mmgen.shard.file import Sequence, Shard
-from mmgen.shard.manifest import Manifest, ShardEntry, read_json_file
+from mmgen.shard.manifest import MAX_JSON_BYTES, Manifest, ShardEntry
+from mmgen.shard.places import Place, RemotePlace, find_place
 
 __all__ = ["DataSet", "Sequence", "Shard", "Split", "open_dataset"]
 
 _MAX_OPEN_SHARDS = 64
 
 
-def open_dataset(path: str | os.PathLike[str]) -> "DataSet":
-    """Open a data set folder; InputError if it is none."""
-    root = Path(path)
-    manifest_path = root / schema.MANIFEST_NAME
-    if not manifest_path.is_file():
-        unfinished = (root / schema.REQUEST_NAME).is_file()
+def open_dataset(address: str | os.PathLike[str], cache: ShardCache | None = None) -> "DataSet":
+    """Open a data set.
+
+    address  its folder, or any fsspec address whose driver is installed, such as s3://bucket/data
+    cache    where remote shards go; by default 20 GB in the user's cache folder
+    raises   InputError if there is none
+    """
+    place = find_place(address)
+    if not place.exists(schema.MANIFEST_NAME):
+        unfinished = place.exists(schema.REQUEST_NAME)
         why = (
             "is not finished; run the same `mmgen generate` or `mmgen import` again"
             if unfinished
             else (f"is no data set (no {schema.MANIFEST_NAME}); make one with `mmgen generate`")
         )
-        raise InputError(f"{root}: {why}")
-    manifest = Manifest.from_json(read_json_file(manifest_path), str(manifest_path))
-    return DataSet(root, manifest)
+        raise InputError(f"{place.name}: {why}")
+    text = place.read_text(schema.MANIFEST_NAME, MAX_JSON_BYTES)
+    manifest = Manifest.from_json(text, place.where(schema.MANIFEST_NAME))
+    return DataSet(place, manifest, cache or ShardCache())
 
 
 class DataSet:
-    """A folder of shards: `dataset["test"][3]` is sequence 3 of the split test."""
+    """Splits in shards: `dataset["test"][3]` is sequence 3 of the split test."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        self.root = root
+    def __init__(self, place: Place, manifest: Manifest, cache: ShardCache) -> None:
+        self.address = place.name
         self.manifest = manifest
-        self.splits = {name: Split(root, manifest, name) for name in manifest.splits}
+        self.splits = {name: Split(place, manifest, name, cache) for name in manifest.splits}
 
     def __getitem__(self, split: str) -> "Split":
         if split not in self.splits:
             names = ", ".join(self.splits) or "none"
-            raise InputError(f"{self.root}: has no split {split!r}; there are: {names}")
+            raise InputError(f"{self.address}: has no split {split!r}; there are: {names}")
         return self.splits[split]
 
     def __iter__(self) -> Iterator[str]:
@@ -56,7 +65,7 @@ class DataSet:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
-        return f"<DataSet {self.root}: {counts}>"
+        return f"<DataSet {self.address}: {counts}>"
 
 
 class _Slot:
@@ -73,10 +82,12 @@ class Split:
     Several threads may read at once; where one opens a shard, those that read others go on.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, name: str) -> None:
+    def __init__(self, place: Place, manifest: Manifest, name: str, cache: ShardCache) -> None:
         self.name = name
-        self.root = root
+        self.address = place.name
         self.manifest = manifest
+        self._place = place
+        self._cache = cache
         self.entries = manifest.splits[name].shards
         self._firsts = np.array([entry.first for entry in self.entries], np.int64)
         self._shape: tuple[int, ...] = ()
@@ -161,18 +172,37 @@ class Split:
                 slot.shard = self._opened(self.entries[number])
             return slot.shard
 
+    def fetch_ahead(self, numbers: Iterable[int]) -> None:
+        """Fetch remote shards in the background, in this order; local ones are there already."""
+        if self._place.is_remote:
+            self._cache.fetch_ahead(
+                self._remote(self._place, self.entries[number])
+                for number in numbers
+                if number not in self._slots
+            )
+
     def _opened(self, entry: ShardEntry) -> Shard:
         origin = {"format": schema.FORMAT, "seed": self.manifest.seed, "split": self.name}
-        shard = Shard(self._local(entry), entry, origin, self._identified)
+        where = self._place.where(self._relative(entry))
+        shard = Shard(where, self._descriptor(entry), entry, origin, self._identified)
         with self._lock:
             self._shape = self._shape or shard.sequence_shape
         if shard.sequence_shape != self._shape:
             raise ShardError(
-                f"{shard.path}: holds sequences of {shard.sequence_shape}, other shards of "
+                f"{where}: holds sequences of {shard.sequence_shape}, other shards of "
                 f"{self._shape}; {REMEDY}"
             )
         return shard
 
-    def _local(self, entry: ShardEntry) -> Path:
-        """Return where a shard lies in this machine's file system."""
-        return self.root / self.name / entry.name
+    def _descriptor(self, entry: ShardEntry) -> int:
+        """Open a shard's file, here or in the cache, which keeps it for as long as it is open."""
+        if not self._place.is_remote:
+            return open_file(self._place.path(self._relative(entry)))
+        with self._cache.fetch(self._remote(self._place, entry)) as cached:
+            return os.dup(cached.descriptor)  # a copy shares the lock
+
+    def _remote(self, place: RemotePlace, entry: ShardEntry) -> RemoteShard:
+        return RemoteShard(place, self._relative(entry), entry.bytes, entry.sha256)
+
+    def _relative(self, entry: ShardEntry) -> str:
+        return f"{self.name}/{entry.name}"
