@@ -23,6 +23,7 @@ OTHER = {
     "eval_every": 14,
     "eval_sequences": 15,
     "checkpoint_every": 16,
+    "cache_gb": 3.5,
     "keep_checkpoints": 17,
 }
 

@@ -54,6 +54,12 @@ class RunConfig(Frozen):
     eval_every: int = Field(500, ge=1, description="steps between two looks at the split val")
     eval_sequences: int = Field(256, ge=1, description="sequences of val looked at")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    cache_gb: float = Field(
+        20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="disk, in 10^9 bytes, for the shards of remote data sets read last",
+    )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that stay on disk")
 
 
@@ -79,7 +85,7 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 # What --resume may change: it alters neither the weights nor metrics.jsonl's training lines.
-RESUMABLE_FIELDS = frozenset({"device", "checkpoint_every", "eval_every"})
+RESUMABLE_FIELDS = frozenset({"device", "checkpoint_every", "eval_every", "cache_gb"})
 
 
 def find_preset(name: str) -> TrainConfig:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgen.shard.cache import ShardCache
 from trainer.checkpoint import (
     FORMAT,
     save_checkpoint,
@@ -66,6 +67,7 @@ def fit(
         seed=config.run.seed,
         readers=_num_readers(),
         pin_memory=device.type == "cuda",
+        cache=ShardCache(max_bytes=int(config.run.cache_gb * 1e9)),
     )
     for source in stream.sources:
         check_lengths(source, config.data)

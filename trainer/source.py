@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mmgen import errors, presets
 from mmgen.config import GeneratorConfig
 from mmgen.shard import reader
+from mmgen.shard.cache import ShardCache
 from mmgen.shard.manifest import canonical_json
 from mmgen.shard.reader import Split, open_dataset
 from trainer.errors import InputError
@@ -240,11 +241,11 @@ def parse_live(address: str) -> tuple[GeneratorConfig, int]:
     return config, int(seeds[-1]) if seeds else 0
 
 
-def open_source(address: Address, split: str) -> Source:
-    """Open a split of DATA; InputError if it is none or has no such split."""
+def open_source(address: Address, split: str, cache: ShardCache | None = None) -> Source:
+    """Open a split of DATA, remote shards through a cache; InputError if it is none or lacks it."""
     if is_live(address):
         return LiveSource(str(address), split)
-    return StoredSource(str(address), open_dataset(address)[split])
+    return StoredSource(str(address), open_dataset(address, cache)[split])
 
 
 def find_source(address: Address, split: str) -> Source | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mmgen.shard.cache import ShardCache
 from trainer.errors import InputError
 from trainer.order import InOrder, Mixture, Order, rank_part
 from trainer.source import (
@@ -75,6 +76,7 @@ class SequenceStream(IterableDataset[Batch]):
     rank, num_ranks  this process's place: each gets its part of every batch
     readers     threads; they change nothing but the speed
     pin_memory  for copies to CUDA that nobody waits for
+    cache       where shards of remote data go; by default 20 GB in the user's cache folder
 
     Under `DataLoader(stream, batch_size=None, num_workers=W)` worker w reads every W-th batch, so
     the order is the same. The workers have copies of the stream: set `stream.step` to the number of
@@ -92,11 +94,12 @@ class SequenceStream(IterableDataset[Batch]):
         num_ranks: int = 1,
         readers: int = 1,
         pin_memory: bool = False,
+        cache: ShardCache | None = None,
     ) -> None:
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of {num_ranks}")
         weighted = as_weighted(data)
-        self.sources = [open_source(address, split) for address in weighted]
+        self.sources = [open_source(address, split, cache) for address in weighted]
         check_agreement(self.sources)
         self.batch_size = batch_size
         self.step = 0
