@@ -95,7 +95,7 @@ def _zstd() -> Codec:
     zstandard = _library("zstandard", "zstd")
 
     class Contexts(threading.local):
-        """One of each a thread: they hold state, and a new one a chunk costs 10 us."""
+        """One of each a thread: they hold state, and a new one a chunk costs 5 us."""
 
         def __init__(self) -> None:
             # HDF5's own filter writes no checksum; one costs nothing and any zstd checks it.
