@@ -19,17 +19,12 @@ from numpy.typing import NDArray
 
 import mmgen
 from mmgen.errors import InputError, MmgenError
-from mmgen.request import claimed, commit, find_shard_size
+from mmgen.parts import Claim, claimed
+from mmgen.request import find_shard_size
 from mmgen.shard import schema
+from mmgen.shard.codecs import DEFAULT
 from mmgen.shard.manifest import Manifest, ShardEntry, canonical_json
-from mmgen.shard.writer import (
-    PlannedShard,
-    ShardWriter,
-    check_shard,
-    gather_splits,
-    known_shards,
-    plan_shards,
-)
+from mmgen.shard.writer import PlannedShard, ShardWriter, find_shard, gather_splits, plan_shards
 
 # mnist_test_seq.npy of Srivastava et al. 2015; its MD5 is be083ec986bfe91a449d63653c411eb2.
 PUBLISHED_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
@@ -76,7 +71,7 @@ class ImportRequest:
             "format": schema.FORMAT,
             "seed": 0,
             "shard_size": self.shard_size,
-            "codec": schema.CODEC,
+            "codec": DEFAULT,
             "source": {"sha256": source.sha256, "axes": source.axes, "shape": source.shape},
             "splits": self.splits,
         }
@@ -181,13 +176,13 @@ def import_dataset(
     splits: Mapping[str, tuple[int, int]],
     *,
     shard_size: int | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Manifest:
     """Write the sequences of a file as shards, or finish a folder that an equal call began.
 
     splits      split -> [first, last) of the file's sequences, from `parse_splits`
     shard_size  sequences a shard, default 8192 or 512 MiB of raw frames
-    progress    called with the number of sequences a finished piece of work adds
+    progress    called with the sequences and the bytes that a finished piece of work adds
     raises      InputError for a bad shard size or a folder that holds something else; ShardError
                 for shards under our names that are not of this import
     """
@@ -195,12 +190,11 @@ def import_dataset(
     size = find_shard_size(shard_size, source.shape[1:])
     counts = {split: last - first for split, (first, last) in splits.items()}
     with (
-        claimed(out, ImportRequest(source, splits, size)) as committed,
+        claimed(out, ImportRequest(source, splits, size)) as claim,
         source.path.open("rb") as file,
     ):
-        known = known_shards(committed)
         made = [
-            (shard, _make(shard, out, source, file, splits[shard.split][0], known, progress))
+            (shard, _make(shard, claim, source, file, splits[shard.split][0], progress))
             for shard in plan_shards(counts, size)
         ]
         manifest = Manifest(
@@ -208,29 +202,27 @@ def import_dataset(
             config=None,
             seed=0,
             glyphs={"name": _UNKNOWN},
-            codec=schema.CODEC,
+            codec=DEFAULT,
             shard_size=size,
             splits=gather_splits(made),
         )
-        return commit(out, manifest, committed)
+        return claim.commit(manifest)
 
 
 def _make(
     shard: PlannedShard,
-    out: Path,
+    claim: Claim,
     source: Source,
     file: BufferedReader,
     start: int,
-    known: Mapping[str, ShardEntry],
-    progress: Callable[[int], None],
+    progress: Callable[[int, int], None],
 ) -> ShardEntry:
     """Make one shard of a split that starts there in the file, or check the one that is there."""
-    path = shard.path(out)
+    path = shard.path(claim.out)
     no_config = canonical_json(None)
     attributes = schema.attributes(no_config, 0, shard.split, _UNKNOWN, mmgen.__version__)
-    if path.exists():
-        found = check_shard(path, shard, attributes, known)
-        progress(shard.count)
+    if found := find_shard(path, shard, attributes, claim.known(shard)):
+        progress(shard.count, 0)
         return found
     shape = source.shape[1:]
     block = max(1, _BLOCK_BYTES // prod(shape))
@@ -241,8 +233,10 @@ def _make(
             num_frames = np.full(len(index), shape[0], np.int32)
             frames = _read(source, file, start + first, len(index))
             writer.write(frames, {"num_frames": num_frames, "index": index})
-            progress(len(index))
-        return writer.commit()
+            progress(len(index), 0)
+        entry = writer.commit()
+    progress(0, entry.bytes)
+    return entry
 
 
 def _read(source: Source, file: BufferedReader, first: int, count: int) -> NDArray[np.uint8]:

@@ -1,44 +1,40 @@
 """Config -> shards on disk: workers, resume, commit. The only file that knows of workers.
 
 A shard is a pure function of the request and its number, so a run is: write the request, make the
-shards that are missing, write the manifest. Killed anywhere, the same call finishes it.
+shards that are missing, write the manifest. Killed anywhere, the same call finishes it. Threads of
+this process make the shards, or the workers of a cluster, or writers that know nothing of each
+other but the folder.
 """
 
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import mmgen
 from mmgen.config import GeneratorConfig
-from mmgen.errors import InputError
+from mmgen.errors import InputError, MmgenError
 from mmgen.generate import TRUTH, block_length, check_config, render
-from mmgen.glyphs import GlyphSet, load_glyphs
-from mmgen.request import (
-    Request,
-    claimed,
-    commit,
-    first_difference,
-    foreign_entries,
-    is_ours,
-    make_request,
-    only_writer,
-)
+from mmgen.glyphs import GlyphSet, is_path, load_glyphs
+from mmgen.parts import Claim, claimed, foreign_entries, is_ours, locked
+from mmgen.request import Request, first_difference, make_request
 from mmgen.shard import schema
+from mmgen.shard.codecs import DEFAULT, find_codec
 from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, canonical_json, read_json_file
-from mmgen.shard.writer import (
-    PlannedShard,
-    ShardWriter,
-    check_shard,
-    gather_splits,
-    known_shards,
-    plan_shards,
-)
+from mmgen.shard.writer import PlannedShard, ShardWriter, find_shard, gather_splits, plan_shards
+
+# Told of the sequences and of the bytes that a finished piece of work adds.
+Progress = Callable[[int, int], None]
+
+AUTO = "auto"
+_NUM_SAMPLES = 64
+_WORTH_PACKING = 1.5  # times smaller
 
 
 def generate_dataset(
@@ -50,154 +46,288 @@ def generate_dataset(
     shard_size: int | None = None,
     workers: int | None = None,
     masks: bool = False,
+    codec: str = DEFAULT,
     overwrite: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
 ) -> Manifest:
     """Render sequences into shards, or finish a folder that an equal call began.
+
+    counts, seed, shard_size, workers, masks, codec  as `prepare` takes them
+    overwrite   replace a data set of another request; it stays until the new one is complete
+    progress    called with the sequences and the bytes that a finished piece of work adds
+    raises      InputError for bad arguments or a folder that holds something else; ShardError for
+                shards under our names that are not of this request
+    """
+    run = prepare(
+        config,
+        counts,
+        seed=seed,
+        shard_size=shard_size,
+        workers=workers,
+        masks=masks,
+        codec=codec,
+    )
+    return run.replace(out, progress) if overwrite else run.finish(out, progress)
+
+
+def prepare(
+    config: GeneratorConfig,
+    counts: Mapping[str, int],
+    *,
+    seed: int = 0,
+    shard_size: int | None = None,
+    workers: int | None = None,
+    masks: bool = False,
+    codec: str = DEFAULT,
+    cluster: str | None = None,
+) -> "Run":
+    """Check what is asked for; InputError names what cannot be.
 
     counts      split -> sequences; splits of 0 get no folder
     shard_size  sequences a shard, default 8192 or 512 MiB of raw frames
     workers     threads, default one a core
     masks       whether to store which digit is seen at each pixel
-    overwrite   replace a data set of another request; it stays until the new one is complete
-    progress    called with the number of sequences a finished piece of work adds
-    raises      InputError for bad arguments or a folder that holds something else; ShardError for
-                shards under our names that are not of this request
+    codec       how frames are packed; `auto` looks at some of them
+    cluster     address of a Dask scheduler whose workers make the shards, in place of threads here
     """
     glyphs = load_glyphs(config.glyphs)
     check_config(config, glyphs)
-    request = make_request(config, counts, glyphs, seed=seed, shard_size=shard_size, masks=masks)
-    out = Path(out)
-    if overwrite:
-        return _replace(out.resolve(), request, glyphs, workers, progress)
-    return _finish(out, request, glyphs, workers, progress)
-
-
-def _replace(
-    out: Path,
-    request: Request,
-    glyphs: GlyphSet,
-    workers: int | None,
-    progress: Callable[[int], None],
-) -> Manifest:
-    """Build beside the old data set, then swap by renaming: no moment leaves half a set.
-
-    `out` is absolute, because `.` and links cannot be renamed.
-    """
-    beside = out.with_name(f"{out.name}.new{schema.PARTIAL_SUFFIX}")
-    old = out.with_name(f"{out.name}.old{schema.PARTIAL_SUFFIX}")
-    if old.is_dir() and not out.exists():  # killed between the two renames below
-        os.replace(old, out)
-    if not out.exists() or (out.is_dir() and not any(foreign_entries(out))):
-        return _finish(out, request, glyphs, workers, progress)
-    if not is_ours(out):
-        raise InputError(f"{out}: is no data set of ours and is not overwritten")
-    with only_writer(out):
-        if is_ours(beside) and first_difference(
-            read_json_file(beside / schema.REQUEST_NAME), request
-        ):
-            with only_writer(beside):  # left by a run for another request that was killed
-                shutil.rmtree(beside)
-        manifest = _finish(beside, request, glyphs, workers, progress)
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-        os.replace(beside, out)
-        shutil.rmtree(old)
-    return manifest
-
-
-def _finish(
-    out: Path,
-    request: Request,
-    glyphs: GlyphSet,
-    workers: int | None,
-    progress: Callable[[int], None],
-) -> Manifest:
-    """Make what is missing, then commit."""
-    with claimed(out, request) as committed:
-        job = _Job(out, request, glyphs, known_shards(committed), progress, threading.Event())
-        splits = job.make_all(workers or len(os.sched_getaffinity(0)))
-        return commit(out, _describe(request, glyphs, splits), committed, masks=request.masks)
-
-
-def _describe(request: Request, glyphs: GlyphSet, splits: dict[str, SplitEntry]) -> Manifest:
-    """Put together the manifest of a complete set."""
-    return Manifest(
-        version=mmgen.__version__,
-        config=request.config.model_dump(),
-        seed=request.seed,
-        glyphs={"name": glyphs.name, "sha256": glyphs.sha256}
-        | {split: list(glyphs.splits[split]) for split in schema.SPLITS},
-        codec=schema.CODEC,
-        shard_size=request.shard_size,
-        splits=splits,
+    request = make_request(
+        config,
+        counts,
+        glyphs,
+        seed=seed,
+        shard_size=shard_size,
+        masks=masks,
+        codec=DEFAULT if codec == AUTO else codec,
     )
+    if codec == AUTO:
+        request = replace(request, codec=_choose_codec(request, glyphs))
+    return Run(request, glyphs, workers or len(os.sched_getaffinity(0)), cluster)
+
+
+def _choose_codec(request: Request, glyphs: GlyphSet) -> str:
+    """Return gzip unless it hardly shrinks the first sequences, noise for example."""
+    config = request.config
+    split = next(split for split, count in request.counts.items() if count)
+    num_samples, block = min(_NUM_SAMPLES, request.counts[split]), block_length(config)
+    pack = find_codec(DEFAULT).pack
+    raw = packed = 0
+    for first in range(0, num_samples, block):
+        indices = range(first, min(first + block, num_samples))
+        block_of = render(config, indices, split=split, seed=request.seed, glyphs=glyphs, truth=())
+        raw += block_of.frames.nbytes
+        packed += sum(len(pack(frames)) for frames in block_of.frames)
+    return DEFAULT if raw >= _WORTH_PACKING * packed else "none"
 
 
 @dataclass(frozen=True)
-class _Job:
-    """The shards of one request, made where they are missing.
+class Run:
+    """What to make, and who makes it."""
 
-    known  what an earlier commit vouches for: shard name -> entry
-    """
-
-    out: Path
     request: Request
     glyphs: GlyphSet
-    known: Mapping[str, ShardEntry]
-    progress: Callable[[int], None]
-    stopped: threading.Event
+    workers: int
+    cluster: str | None = None
 
-    def make_all(self, workers: int) -> dict[str, SplitEntry]:
-        """Make every shard in a pool of threads: rendering and compressing release the GIL."""
-        shards = plan_shards(self.request.counts, self.request.shard_size)
+    @property
+    def shards(self) -> list[PlannedShard]:
+        """All shards of the set, in their order: train, val, test."""
+        return plan_shards(self.request.counts, self.request.shard_size)
+
+    def finish(self, out: Path, progress: Progress) -> Manifest:
+        """Make what is missing, then commit."""
         made: dict[PlannedShard, ShardEntry] = {}
-        with ThreadPoolExecutor(workers) as pool:
+        with claimed(out, self.request) as claim:
+            self._make(claim, self.shards, made.__setitem__, progress)
+            splits = gather_splits((shard, made[shard]) for shard in self.shards)
+            return claim.commit(self._describe(splits), masks=self.request.masks)
+
+    def finish_part(self, out: Path, part: range, progress: Progress) -> Manifest | None:
+        """Make what is missing of some shards, beside other writers.
+
+        returns  the manifest if all shards of the set are there now, None if others are to come
+        """
+        with claimed(out, self.request, shared=True) as claim:
+            self._make(claim, self.shards[part.start : part.stop], claim.leave, progress)
+            return claim.merge(self.shards, self._describe, masks=self.request.masks)
+
+    def replace(self, out: Path, progress: Progress) -> Manifest:
+        """Build beside the old data set, then swap by renaming: no moment leaves half a set."""
+        out = out.resolve()  # `.` and links cannot be renamed
+        beside = out.with_name(f"{out.name}.new{schema.PARTIAL_SUFFIX}")
+        old = out.with_name(f"{out.name}.old{schema.PARTIAL_SUFFIX}")
+        if old.is_dir() and not out.exists():  # killed between the two renames below
+            os.replace(old, out)
+        if not out.exists() or (out.is_dir() and not any(foreign_entries(out))):
+            return self.finish(out, progress)
+        if not is_ours(out):
+            raise InputError(f"{out}: is no data set of ours and is not overwritten")
+        with locked(out):
+            if is_ours(beside) and first_difference(
+                read_json_file(beside / schema.REQUEST_NAME), self.request
+            ):
+                with locked(beside):  # left by a run for another request that was killed
+                    shutil.rmtree(beside)
+            manifest = self.finish(beside, progress)
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(out, old)
+            os.replace(beside, out)
+            shutil.rmtree(old)
+        return manifest
+
+    def _make(
+        self,
+        claim: Claim,
+        shards: Sequence[PlannedShard],
+        done: Callable[[PlannedShard, ShardEntry], None],
+        progress: Progress,
+    ) -> None:
+        """Find or make shards, in any order; `done` is told of each."""
+        make = self._make_in_threads if self.cluster is None else self._make_on_cluster
+        make(claim, shards, done, progress)
+
+    def _make_in_threads(
+        self,
+        claim: Claim,
+        shards: Sequence[PlannedShard],
+        done: Callable[[PlannedShard, ShardEntry], None],
+        progress: Progress,
+    ) -> None:
+        """Use a pool of threads: rendering and compressing release the GIL."""
+        stopped = threading.Event()
+
+        def make(shard: PlannedShard) -> ShardEntry:
+            known = claim.known(shard)
+            return _find_or_make(
+                claim.out, shard, known, self.request, self.glyphs, progress, stopped
+            )
+
+        with ThreadPoolExecutor(self.workers) as pool:
             try:
-                waiting = {pool.submit(self.make, shard): shard for shard in shards}
-                for done in as_completed(waiting):
-                    made[waiting[done]] = done.result()
+                waiting = {pool.submit(make, shard): shard for shard in shards}
+                for future in as_completed(waiting):
+                    done(waiting[future], future.result())
             except BaseException:
-                self.stopped.set()
+                stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-        return gather_splits((shard, made[shard]) for shard in shards)
 
-    def make(self, shard: PlannedShard) -> ShardEntry:
-        """Make one shard, or check the one that is there."""
-        path, config, seed = shard.path(self.out), self.request.config, self.request.seed
-        attributes = schema.attributes(
-            canonical_json(self.request.portable_config),
-            seed,
-            shard.split,
-            self.request.glyphs_sha256,
-            mmgen.__version__,
-        )
-        if path.exists():
-            found = check_shard(path, shard, attributes, self.known)
-            self.progress(shard.count)
-            return found
-        shape = (config.frames.high, *config.frame_shape)
-        annotations = [*schema.ANNOTATIONS, *([schema.MASK] if self.request.masks else [])]
-        truth = [name for name in TRUTH if name in annotations]
-        block = block_length(config)
-        frames = np.empty((min(block, shard.count), *shape), np.uint8)
-        last = shard.first + shard.count
-        digits = config.digits.high
-        with ShardWriter(path, shard.count, shape, digits, attributes, annotations) as writer:
-            for first in range(shard.first, last, block):
-                if self.stopped.is_set():
-                    raise InterruptedError("another shard failed")
-                indices = range(first, min(first + block, last))
-                rendered = render(
-                    config,
-                    indices,
-                    split=shard.split,
-                    seed=seed,
-                    glyphs=self.glyphs,
-                    out=frames[: len(indices)],
-                    truth=truth,
+    def _make_on_cluster(
+        self,
+        claim: Claim,
+        shards: Sequence[PlannedShard],
+        done: Callable[[PlannedShard, ShardEntry], None],
+        progress: Progress,
+    ) -> None:
+        assert self.cluster is not None
+        from mmgen.cluster import call_on_cluster
+
+        def tell(shard: PlannedShard, made: tuple[ShardEntry, int]) -> None:
+            entry, num_bytes = made
+            if not shard.path(claim.out).exists():
+                raise MmgenError(
+                    f"{shard.path(claim.out)}: a worker has made it, but it is not here; the "
+                    f"workers of {self.cluster} have to share this folder"
                 )
-                writer.write(rendered.frames, vars(rendered))
-                self.progress(len(indices))
-            return writer.commit()
+            progress(shard.count, num_bytes)
+            done(shard, entry)
+
+        make = partial(_make_on_worker, claim.out.resolve(), _placeable(self.request))
+        call_on_cluster(
+            self.cluster, make, ((shard, (shard, claim.known(shard))) for shard in shards), tell
+        )
+
+    def _describe(self, splits: dict[str, SplitEntry]) -> Manifest:
+        """Put together the manifest of a complete set."""
+        pools = {split: list(self.glyphs.splits[split]) for split in schema.SPLITS}
+        return Manifest(
+            version=mmgen.__version__,
+            config=self.request.config.model_dump(),
+            seed=self.request.seed,
+            glyphs={"name": self.glyphs.name, "sha256": self.glyphs.sha256} | pools,
+            codec=self.request.codec,
+            shard_size=self.request.shard_size,
+            splits=splits,
+        )
+
+
+def _placeable(request: Request) -> Request:
+    """Say where glyphs lie so that a process in another folder finds them."""
+    config = request.config
+    if not is_path(config.glyphs):
+        return request
+    glyphs = str(Path(config.glyphs).resolve())
+    return replace(request, config=config.model_copy(update={"glyphs": glyphs}))
+
+
+def _make_on_worker(
+    out: Path, request: Request, job: tuple[PlannedShard, ShardEntry | None]
+) -> tuple[ShardEntry, int]:
+    """Find or make one shard in a worker of a cluster; return it and the bytes written."""
+    shard, known = job
+    if not (out / schema.REQUEST_NAME).is_file():
+        raise InputError(f"{out}: is not there for the workers; they have to share this folder")
+    glyphs = load_glyphs(request.config.glyphs)
+    if glyphs.sha256 != request.glyphs_sha256:
+        raise InputError(f"{request.config.glyphs}: the workers have other glyphs of this name")
+    written: list[int] = []
+    entry = _find_or_make(
+        out,
+        shard,
+        known,
+        request,
+        glyphs,
+        lambda _, num_bytes: written.append(num_bytes),
+        threading.Event(),
+    )
+    return entry, sum(written)
+
+
+def _find_or_make(
+    out: Path,
+    shard: PlannedShard,
+    known: ShardEntry | None,
+    request: Request,
+    glyphs: GlyphSet,
+    progress: Progress,
+    stopped: threading.Event,
+) -> ShardEntry:
+    """Check the shard that is there, or make it; `known` is what a writer vouched for."""
+    path, config, seed = shard.path(out), request.config, request.seed
+    attributes = schema.attributes(
+        canonical_json(request.portable_config),
+        seed,
+        shard.split,
+        request.glyphs_sha256,
+        mmgen.__version__,
+    )
+    if found := find_shard(path, shard, attributes, known):
+        progress(shard.count, 0)
+        return found
+    shape = (config.frames.high, *config.frame_shape)
+    annotations = [*schema.ANNOTATIONS, *([schema.MASK] if request.masks else [])]
+    truth = [name for name in TRUTH if name in annotations]
+    block = block_length(config)
+    frames = np.empty((min(block, shard.count), *shape), np.uint8)
+    last = shard.first + shard.count
+    digits, codec = config.digits.high, request.codec
+    with ShardWriter(path, shard.count, shape, digits, attributes, annotations, codec) as writer:
+        for first in range(shard.first, last, block):
+            if stopped.is_set():
+                raise InterruptedError("another shard failed")
+            indices = range(first, min(first + block, last))
+            rendered = render(
+                config,
+                indices,
+                split=shard.split,
+                seed=seed,
+                glyphs=glyphs,
+                out=frames[: len(indices)],
+                truth=truth,
+            )
+            writer.write(rendered.frames, vars(rendered))
+            progress(len(indices), 0)
+        entry = writer.commit()
+    progress(0, entry.bytes)
+    return entry

@@ -1,11 +1,18 @@
 """Make a data set: `mmgen generate`."""
 
 import json
+import os
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mmgen.cli.options import config_options, seed_option, told_as_json
+
+if TYPE_CHECKING:
+    from mmgen.parts import Part
+    from mmgen.shard.manifest import Manifest
 
 _SAID_BY_THE_MANIFEST = ("preset", "config", "assignments", "train", "val", "test", "seed")
 
@@ -26,8 +33,28 @@ _SAID_BY_THE_MANIFEST = ("preset", "config", "assignments", "train", "val", "tes
 )
 @click.option("--shard-size", type=int, help="Sequences a shard.  [default: 8192, or 512 MiB raw]")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
+@click.option(
+    "--codec",
+    metavar="auto|gzip|zstd|lz4|none",
+    help="How frames are packed: gzip opens everywhere, zstd is smaller, lz4 is read faster; auto "
+    "takes gzip unless a sample hardly shrinks.  [default: gzip, or that of --from]",
+)
 @click.option("--masks", is_flag=True, help="Store which digit is seen at each pixel, too.")
 @click.option("--overwrite", is_flag=True, help="Replace the data set in OUT when all is ready.")
+@click.option(
+    "--shards", metavar="A:B", help="Make only these, counted over train, val, test; B is left out."
+)
+@click.option(
+    "--task",
+    metavar="I/N",
+    help="Make the I-th of N parts, from 0 on. In a Slurm array each task makes its part unless "
+    "this or --shards says otherwise; 0/1 is all.",
+)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask scheduler, tcp://HOST:PORT, make the shards; they share OUT.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def generate(
@@ -43,8 +70,12 @@ def generate(
     origin: Path | None,
     shard_size: int | None,
     workers: int | None,
+    codec: str | None,
     masks: bool,
     overwrite: bool,
+    shards: str | None,
+    task: str | None,
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Render sequences into HDF5 shards in the folder OUT.
@@ -53,13 +84,13 @@ def generate(
 
     Example: mmgen generate data/easy --set digits=1 --train 50000
     """
-    from mmgen.card import dataset_id
-    from mmgen.pipeline import generate_dataset
+    from mmgen.pipeline import prepare
     from mmgen.presets import load_config
     from mmgen.progress import progress_bar
     from mmgen.request import find_origin, read_manifest
     from mmgen.shard import schema
 
+    part_of = _find_part(shards, task, cluster, workers, overwrite)
     if origin is None:
         resolved = load_config(preset, config, assignments)
         counts = {"train": train, "val": val, "test": test}
@@ -70,27 +101,93 @@ def generate(
         counts = {name: split.count for name, split in original.splits.items()}
         seed = original.seed
         shard_size = original.shard_size if shard_size is None else shard_size
+        codec = codec or original.codec
+    run = prepare(
+        resolved,
+        counts,
+        seed=seed,
+        shard_size=shard_size,
+        workers=workers,
+        masks=masks,
+        codec=codec or "gzip",
+        cluster=cluster,
+    )
+    planned = run.shards
+    part = part_of(len(planned)) if part_of else range(len(planned))
     is_committed = not overwrite and (out / schema.MANIFEST_NAME).is_file()
     num_found = sum(1 for _ in out.glob("*/*.h5")) if is_committed else 0
-    with progress_bar("sequences", sum(counts.values()), quiet=as_json) as progress:
-        manifest = generate_dataset(
-            out,
-            resolved,
-            counts,
-            seed=seed,
-            shard_size=shard_size,
-            workers=workers,
-            masks=masks,
-            overwrite=overwrite,
-            progress=progress,
+    total = sum(planned[number].count for number in part)
+    with progress_bar("sequences", total, quiet=as_json) as progress:
+        manifest: Manifest | None
+        if part_of:
+            manifest = run.finish_part(out, part, progress)
+        elif overwrite:
+            manifest = run.replace(out, progress)
+        else:
+            manifest = run.finish(out, progress)
+    if manifest:
+        _tell(out, manifest, as_json, is_old=num_found == len(planned))
+    else:
+        _tell_part(out, part, len(planned), as_json)
+
+
+def _find_part(
+    shards: str | None,
+    task: str | None,
+    cluster: str | None,
+    workers: int | None,
+    overwrite: bool,
+) -> "Part | None":
+    """Find out which part of the shards is asked for, None if it is all of them."""
+    from mmgen.parts import parse_task, part_of_range, part_of_task, slurm_task
+
+    if shards and task:
+        raise click.UsageError("--shards and --task both name a part; leave one out")
+    if cluster and (shards or task or workers):
+        raise click.UsageError(
+            "--cluster makes all shards with the cluster's own workers; leave out --shards, --task "
+            "and --workers"
         )
+    found: Part | None = None
+    if shards:
+        found = partial(part_of_range, shards)
+    elif not cluster:
+        index, count = parse_task(task) if task else slurm_task(os.environ)
+        if count > 1:
+            found = partial(part_of_task, index, count)
+            if not task:
+                click.echo(
+                    f"this is task {index} of the {count} of a Slurm array and makes that part; "
+                    "--task 0/1 makes all",
+                    err=True,
+                )
+    if found and overwrite:
+        raise click.UsageError(
+            "--overwrite replaces a whole set when all of it is ready, which a part never is; "
+            "make the parts in a new folder"
+        )
+    return found
+
+
+def _tell(out: Path, manifest: "Manifest", as_json: bool, *, is_old: bool) -> None:
+    from mmgen.card import dataset_id
+
     told = told_as_json(out, manifest) | {"id": dataset_id(manifest)}
     if as_json:
         click.echo(json.dumps(told))
         return
     total, size = sum(told["splits"].values()), f"{told['bytes'] / 1e6:.1f} MB"
-    there = ", all there already" if num_found == told["shards"] else ""
+    there = ", all there already" if is_old else ""
     click.echo(f"{out}: {told['id']}, {total} sequences in {told['shards']} shards, {size}{there}")
+
+
+def _tell_part(out: Path, part: range, num_shards: int, as_json: bool) -> None:
+    if as_json:
+        bounds = [part.start, part.stop]
+        click.echo(json.dumps({"path": str(out), "part": bounds, "of": num_shards, "waits": True}))
+        return
+    which = f"shards {part.start}..{part.stop - 1}" if part else "no shard"
+    click.echo(f"{out}: {which} of {num_shards} done, waiting for the others")
 
 
 def _refuse_what_contradicts(ctx: click.Context) -> None:

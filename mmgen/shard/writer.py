@@ -245,18 +245,24 @@ def known_shards(committed: Manifest | None) -> dict[str, ShardEntry]:
     return {entry.name: entry for split in splits for entry in split.shards}
 
 
-def check_shard(
+def find_shard(
     path: Path,
     planned: PlannedShard,
     attributes: Mapping[str, Any],
-    known: Mapping[str, ShardEntry],
-) -> ShardEntry:
-    """Measure a shard that a resumed writer finds; ShardError if it would have made another."""
+    known: ShardEntry | None,
+) -> ShardEntry | None:
+    """Measure the shard that a resumed writer finds, None if there is none.
+
+    known   what an earlier writer vouched for
+    raises  ShardError if this writer would have made another
+    """
+    if not path.exists():
+        return None
     found = describe_shard(path, planned.first, planned.count)
-    if path.name not in known:
+    if known is None:
         problem = _origin_problem(path, planned, attributes)
     else:
-        problem = None if known[path.name] == found else "is damaged"
+        problem = None if known == found else "is damaged"
     if problem:
         raise ShardError(f"{path}: {problem}; delete it, or overwrite the data set")
     return found
