@@ -17,7 +17,7 @@ from mmgen.presets import load_config
 # The contract: a change here is a line in the CHANGELOG.
 COMMANDS = {
     "generate": "OUT --preset --config --set --glyphs --train --val --test --seed --from "
-    "--shard-size --workers --masks --overwrite --json",
+    "--shard-size --workers --codec --masks --overwrite --shards --task --cluster --json",
     "info": "DATA --json --bibtex",
     "verify": "DATA --regrow --glyphs",
     "preview": "DATA --preset --config --set --glyphs --seed -o --out --split --index --overlay",

@@ -35,9 +35,9 @@ _SAID_BY_THE_MANIFEST = ("preset", "config", "assignments", "train", "val", "tes
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one a core]")
 @click.option(
     "--codec",
-    metavar="auto|gzip|zstd|lz4|none",
-    help="How frames are packed: gzip opens everywhere, zstd is smaller, lz4 is read faster; auto "
-    "takes gzip unless a sample hardly shrinks.  [default: gzip, or that of --from]",
+    metavar="NAME",
+    help="How frames are packed: gzip, zstd, lz4, none, or auto: gzip unless a sample hardly "
+    "shrinks. zstd is smaller, lz4 is read faster.  [default: gzip, or that of --from]",
 )
 @click.option("--masks", is_flag=True, help="Store which digit is seen at each pixel, too.")
 @click.option("--overwrite", is_flag=True, help="Replace the data set in OUT when all is ready.")
@@ -101,7 +101,7 @@ def generate(
         counts = {name: split.count for name, split in original.splits.items()}
         seed = original.seed
         shard_size = original.shard_size if shard_size is None else shard_size
-        codec = codec or original.codec
+        codec = original.codec if codec is None else codec
     run = prepare(
         resolved,
         counts,
@@ -109,7 +109,7 @@ def generate(
         shard_size=shard_size,
         workers=workers,
         masks=masks,
-        codec=codec or "gzip",
+        codec="gzip" if codec is None else codec,
         cluster=cluster,
     )
     planned = run.shards
@@ -141,21 +141,22 @@ def _find_part(
     """Find out which part of the shards is asked for, None if it is all of them."""
     from mmgen.parts import parse_task, part_of_range, part_of_task, slurm_task
 
-    if shards and task:
+    is_part = shards is not None or task is not None
+    if shards is not None and task is not None:
         raise click.UsageError("--shards and --task both name a part; leave one out")
-    if cluster and (shards or task or workers):
+    if cluster is not None and (is_part or workers):
         raise click.UsageError(
             "--cluster makes all shards with the cluster's own workers; leave out --shards, --task "
             "and --workers"
         )
     found: Part | None = None
-    if shards:
+    if shards is not None:
         found = partial(part_of_range, shards)
-    elif not cluster:
-        index, count = parse_task(task) if task else slurm_task(os.environ)
+    elif cluster is None:
+        index, count = slurm_task(os.environ) if task is None else parse_task(task)
         if count > 1:
             found = partial(part_of_task, index, count)
-            if not task:
+            if task is None:
                 click.echo(
                     f"this is task {index} of the {count} of a Slurm array and makes that part; "
                     "--task 0/1 makes all",
