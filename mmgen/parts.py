@@ -187,6 +187,8 @@ def check_folder(out: Path, request: AnyRequest) -> None:
     """Leave alone whatever is not empty and not of this request."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
+    # Looked at before the request: what another writer makes comes after its request.
+    is_used = out.is_dir() and any(foreign_entries(out))
     existing = out / schema.REQUEST_NAME
     if existing.is_file():
         if difference := first_difference(read_json_file(existing), request):
@@ -194,7 +196,7 @@ def check_folder(out: Path, request: AnyRequest) -> None:
                 f"{out}: holds a data set of another request ({difference}); name another folder, "
                 "or overwrite it"
             )
-    elif out.is_dir() and any(foreign_entries(out)):
+    elif is_used:
         raise InputError(f"{out}: holds something else; name an empty or a new folder")
 
 
