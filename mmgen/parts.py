@@ -11,8 +11,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -160,10 +160,12 @@ class Claim:
 
 
 @contextmanager
-def claimed(out: Path, request: AnyRequest, *, shared: bool = False) -> Iterator[Claim]:
+def claimed(
+    out: Path, request: AnyRequest, part: Sequence[PlannedShard] | None = None
+) -> Iterator[Claim]:
     """Make a folder that of a request, or go on with it, and keep other writers away meanwhile.
 
-    shared  whether others may write parts of it at the same time
+    part    the shards that this writer makes; others may then write others at the same time
     raises  InputError if it holds something else, or another writer is at work there
     """
     check_folder(out, request)
@@ -171,11 +173,13 @@ def claimed(out: Path, request: AnyRequest, *, shared: bool = False) -> Iterator
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out}: lies behind a file; name a folder") from error
+    except OSError as error:
+        raise _unwritable(out, error) from error
     if not (out / schema.REQUEST_NAME).exists():
         _write(out / schema.REQUEST_NAME, request.to_json(), is_first=True)
-    with locked(out, shared=shared):
+    with locked(out, shared=part is not None):
         check_folder(out, request)  # again, now that nobody else can change it
-        _remove_leftovers(out)
+        _remove_leftovers(out, part)
         has_manifest = (out / schema.MANIFEST_NAME).is_file()
         committed = read_manifest(out) if has_manifest else None
         if committed:
@@ -245,15 +249,31 @@ def locked(out: Path, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Remove what dead writers have left unfinished: what nobody holds a lock on."""
-    for folder in ("", "*/"):
-        for leftover in out.glob(f"{folder}*{schema.PARTIAL_SUFFIX}"):
-            if not leftover.is_file():
-                continue
-            with suppress(FileNotFoundError, BlockingIOError), leftover.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                leftover.unlink(missing_ok=True)
+def _remove_leftovers(out: Path, part: Sequence[PlannedShard] | None) -> None:
+    """Remove what dead writers left unfinished, of other parts' shards nothing.
+
+    What nobody holds a lock on is dead, unless it was made this moment and is about to be locked.
+    """
+    left = [path for folder in ("", "*/") for path in out.glob(f"{folder}*{schema.PARTIAL_SUFFIX}")]
+    if part is not None:
+        paths = [shard.path(out) for shard in part]
+        mine = {path.name for one in paths for path in (one, _side(one))}
+        left = [path for path in left if path.parent == out or path.name.rsplit(".", 2)[0] in mine]
+    left = [path for path in left if path.is_file() and _is_unlocked(path)]
+    if left:
+        time.sleep(_LOCK_PAUSE_S)
+    for path in left:
+        if _is_unlocked(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_unlocked(path: Path) -> bool:
+    try:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except (FileNotFoundError, BlockingIOError):
+        return False
 
 
 def _side(path: Path) -> Path:
@@ -295,10 +315,14 @@ def _write(path: Path, content: str, *, is_first: bool = False) -> None:
             else:
                 replace_durably(partial, path)
     except OSError as error:
-        raise MmgenError(
-            f"{path}: could not be written ({error.strerror or error}); the same command goes on "
-            "with what is there"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> MmgenError:
+    return MmgenError(
+        f"{path}: could not be written ({error.strerror or error}); the same command goes on with "
+        "what is there"
+    )
 
 
 @contextmanager

@@ -148,8 +148,9 @@ class Run:
 
         returns  the manifest if all shards of the set are there now, None if others are to come
         """
-        with claimed(out, self.request, shared=True) as claim:
-            self._make(claim, self.shards[part.start : part.stop], claim.leave, progress)
+        shards = self.shards[part.start : part.stop]
+        with claimed(out, self.request, shards) as claim:
+            self._make(claim, shards, claim.leave, progress)
             return claim.merge(self.shards, self._describe, masks=self.request.masks)
 
     def replace(self, out: Path, progress: Progress) -> Manifest:
