@@ -14,45 +14,69 @@ from typing import Any, TypeVar
 import mmgen
 from mmgen.errors import InputError, MmgenError
 
-N = TypeVar("N")
 A = TypeVar("A")
-R = TypeVar("R")
 
 _ANSWER_WITHIN_S = 5
 _LOOK_EVERY_S = 10
 _CALLS_A_THREAD = 4  # sent ahead: the scheduler need not hold a million of them
 
 
+def check_that_it_answers(address: str) -> None:
+    """Knock at a scheduler's door; InputError if nobody opens, or Dask is not installed.
+
+    A client that finds nobody takes its time to go, and is loud about it.
+    """
+    try:
+        from distributed.comm import connect
+    except ImportError as error:
+        raise InputError(
+            "a cluster needs the package distributed: pip install 'moving-mnist[cluster]'"
+        ) from error
+
+    async def knock() -> None:
+        await (await connect(address, timeout=_ANSWER_WITHIN_S)).close()
+
+    try:
+        asyncio.run(knock())
+    except (OSError, ValueError) as error:  # a timeout is an OSError
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"cluster {address}: no scheduler answers ({reason}); start one with `dask scheduler`"
+        ) from error
+
+
 def call_on_cluster(
     address: str,
-    call: Callable[[A], R],
-    arguments: Iterable[tuple[N, A]],
-    done: Callable[[N, R], None],
+    call: Callable[[A], None],
+    arguments: Iterable[A],
+    done: Callable[[A], None],
 ) -> None:
     """Call a function once for each argument; calls lost with a dying worker are made again.
 
     address    of the scheduler, tcp://HOST:PORT
-    call       importable by the workers; may run twice for one argument
-    arguments  (name, argument)
-    done       told of each name and what its call returned, in any order
-    raises     InputError if no scheduler answers or a worker has another mmgen; MmgenError if a
-               call has ended several workers, or the cluster is gone; and what a call raises
+    call       importable by the workers; may run twice for one argument. What it returned would be
+               fetched from the worker, and for half a minute from one that is dead
+    done       told of each argument whose call has returned, in any order
+    raises     InputError if a worker has another mmgen; MmgenError if there are no workers, a call
+               has ended several of them, or the scheduler is gone; and what a call raises
     """
     rest = iter(arguments)
-    waiting: dict[Any, N] = {}
+    waiting: dict[Any, A] = {}
     with _connected(address) as client:
         for worker, version in client.run(_version, on_error="return").items():
             _check_version(worker, version)
         try:
             while True:
                 room = _CALLS_A_THREAD * _count_threads(client, address) - len(waiting)
-                for name, argument in islice(rest, max(0, room)):
+                for argument in islice(rest, max(0, room)):
                     future = client.submit(_call, mmgen.__version__, call, argument, pure=False)
-                    waiting[future] = name
+                    waiting[future] = argument
                 if not waiting:
                     return
                 for future in _finished(client, waiting):
-                    done(waiting.pop(future), future.result())
+                    if future.status != "finished":
+                        future.result()  # raises what has ended it
+                    done(waiting.pop(future))
         finally:
             with suppress(OSError):  # the scheduler is gone, which is said below
                 client.cancel(list(waiting))
@@ -61,16 +85,11 @@ def call_on_cluster(
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Open a client; what goes wrong meanwhile becomes one line."""
-    try:
-        from distributed import Client, KilledWorker
-        from distributed.comm import CommClosedError
-    except ImportError as error:
-        raise InputError(
-            "a cluster needs the package distributed: pip install 'moving-mnist[cluster]'"
-        ) from error
+    from distributed import Client, KilledWorker
+    from distributed.comm import CommClosedError
+
     for name in ("distributed", "distributed.client"):  # their lines would tear the progress bar
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    _check_that_it_answers(address)
     try:
         with Client(address, timeout=_ANSWER_WITHIN_S, set_as_default=False) as client:
             yield client
@@ -82,22 +101,6 @@ def _connected(address: str) -> Iterator[Any]:
     except (CommClosedError, CancelledError) as error:
         raise MmgenError(
             f"cluster {address}: the scheduler is gone; the same command goes on with what is there"
-        ) from error
-
-
-def _check_that_it_answers(address: str) -> None:
-    """Knock at the door: a client that finds nobody takes its time to go, and is loud about it."""
-    from distributed.comm import connect
-
-    async def knock() -> None:
-        await (await connect(address, timeout=_ANSWER_WITHIN_S)).close()
-
-    try:
-        asyncio.run(knock())
-    except (OSError, ValueError) as error:  # a timeout is an OSError
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"cluster {address}: no scheduler answers ({reason}); start one with `dask scheduler`"
         ) from error
 
 
@@ -115,7 +118,7 @@ def _check_version(worker: str, version: object) -> None:
         )
 
 
-def _call(version: str, call: Callable[[A], R], argument: A) -> R:
+def _call(version: str, call: Callable[[A], None], argument: A) -> None:
     """Run in a worker, which may have come after the others were asked for their version."""
     if version != mmgen.__version__:
         from distributed import get_worker
@@ -124,7 +127,7 @@ def _call(version: str, call: Callable[[A], R], argument: A) -> R:
             f"worker {get_worker().address}: has mmgen {mmgen.__version__}, the client {version}; "
             "install the same everywhere"
         )
-    return call(argument)
+    call(argument)
 
 
 def _count_threads(client: Any, address: str) -> int:

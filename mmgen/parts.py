@@ -105,7 +105,7 @@ class Claim:
 
     def known(self, shard: PlannedShard) -> ShardEntry | None:
         """Return what an earlier writer vouches for of a shard, if any does."""
-        return self._listed.get(shard.path(self.out).name) or _read_side(self.out, shard)
+        return self._listed.get(shard.path(self.out).name) or left_entry(self.out, shard)
 
     def leave(self, shard: PlannedShard, entry: ShardEntry) -> None:
         """Leave for others what the manifest will say of a shard, unless it says so already.
@@ -114,8 +114,8 @@ class Claim:
         """
         path = shard.path(self.out)
         if self.committed is None:
-            if _read_side(self.out, shard) != entry:
-                _write(_side(path), canonical_json(asdict(entry)))
+            if left_entry(self.out, shard) != entry:
+                leave_entry(self.out, shard, entry)
         elif self._listed[path.name] != entry:
             path.unlink(missing_ok=True)
             raise ShardError(
@@ -136,7 +136,7 @@ class Claim:
         """
         made = []
         for shard in shards:
-            entry = _read_side(self.out, shard)
+            entry = left_entry(self.out, shard)
             if entry is None:
                 # Removed by one who has committed, or never written.
                 if not (self.out / schema.MANIFEST_NAME).is_file():
@@ -152,11 +152,35 @@ class Claim:
         An earlier manifest stays if it says the same: it still says who made the set.
         """
         if self.committed and replace(self.committed, version=manifest.version) == manifest:
-            return self.committed
-        _write(self.out / CARD_NAME, data_card(manifest, masks=masks))
-        _write(self.out / schema.MANIFEST_NAME, manifest.to_json())
+            manifest = self.committed
+        else:
+            _write(self.out / CARD_NAME, data_card(manifest, masks=masks))
+            _write(self.out / schema.MANIFEST_NAME, manifest.to_json())
         _remove_sides(self.out)
         return manifest
+
+
+def leave_entry(out: Path, shard: PlannedShard, entry: ShardEntry) -> None:
+    """Write beside a shard what the manifest will say of it."""
+    _write(_side(shard.path(out)), canonical_json(asdict(entry)))
+
+
+def left_entry(out: Path, shard: PlannedShard) -> ShardEntry | None:
+    """Read what was left beside a shard; None if it is not there, or not of the shard there."""
+    path = shard.path(out)
+    try:
+        entry = ShardEntry(**json.loads(read_json_file(_side(path))))
+        is_of_it = (entry.name, entry.first, entry.count, entry.bytes) == (
+            *(path.name, shard.first, shard.count),
+            path.stat().st_size,
+        )
+    except (InputError, OSError, ValueError, TypeError, RecursionError):
+        return None
+    return entry if is_of_it and isinstance(entry.sha256, str) else None
+
+
+def _side(path: Path) -> Path:
+    return path.with_name(path.name + _SIDE_SUFFIX)
 
 
 @contextmanager
@@ -274,24 +298,6 @@ def _is_unlocked(path: Path) -> bool:
         return True
     except (FileNotFoundError, BlockingIOError):
         return False
-
-
-def _side(path: Path) -> Path:
-    return path.with_name(path.name + _SIDE_SUFFIX)
-
-
-def _read_side(out: Path, shard: PlannedShard) -> ShardEntry | None:
-    """Read what a part has left of a shard; None if it is not there, or not of the shard there."""
-    path = shard.path(out)
-    try:
-        entry = ShardEntry(**json.loads(read_json_file(_side(path))))
-        is_of_it = (entry.name, entry.first, entry.count, entry.bytes) == (
-            *(path.name, shard.first, shard.count),
-            path.stat().st_size,
-        )
-    except (InputError, OSError, ValueError, TypeError, RecursionError):
-        return None
-    return entry if is_of_it and isinstance(entry.sha256, str) else None
 
 
 def _remove_sides(out: Path) -> None:

@@ -9,6 +9,7 @@ other but the folder.
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -18,11 +19,20 @@ from pathlib import Path
 import numpy as np
 
 import mmgen
+from mmgen.cluster import call_on_cluster, check_that_it_answers
 from mmgen.config import GeneratorConfig
 from mmgen.errors import InputError, MmgenError
 from mmgen.generate import TRUTH, block_length, check_config, render
 from mmgen.glyphs import GlyphSet, is_path, load_glyphs
-from mmgen.parts import Claim, claimed, foreign_entries, is_ours, locked
+from mmgen.parts import (
+    Claim,
+    claimed,
+    foreign_entries,
+    is_ours,
+    leave_entry,
+    left_entry,
+    locked,
+)
 from mmgen.request import Request, first_difference, make_request
 from mmgen.shard import schema
 from mmgen.shard.codecs import DEFAULT, find_codec
@@ -32,7 +42,12 @@ from mmgen.shard.writer import PlannedShard, ShardWriter, find_shard, gather_spl
 # Told of the sequences and of the bytes that a finished piece of work adds.
 Progress = Callable[[int, int], None]
 
+# What a worker of a cluster is sent: a shard, and what an earlier writer vouches for.
+_Job = tuple[PlannedShard, ShardEntry | None]
+
 AUTO = "auto"
+_SEEN_WITHIN_S = 60
+_LOOK_EVERY_S = 0.5
 _NUM_SAMPLES = 64
 _WORTH_PACKING = 1.5  # times smaller
 
@@ -103,6 +118,8 @@ def prepare(
     )
     if codec == AUTO:
         request = replace(request, codec=_choose_codec(request, glyphs))
+    if cluster is not None:
+        check_that_it_answers(cluster)
     return Run(request, glyphs, workers or len(os.sched_getaffinity(0)), cluster)
 
 
@@ -222,22 +239,17 @@ class Run:
         progress: Progress,
     ) -> None:
         assert self.cluster is not None
-        from mmgen.cluster import call_on_cluster
+        there = {shard for shard in shards if shard.path(claim.out).exists()}
 
-        def tell(shard: PlannedShard, made: tuple[ShardEntry, int]) -> None:
-            entry, num_bytes = made
-            if not shard.path(claim.out).exists():
-                raise MmgenError(
-                    f"{shard.path(claim.out)}: a worker has made it, but it is not here; the "
-                    f"workers of {self.cluster} have to share this folder"
-                )
-            progress(shard.count, num_bytes)
+        def tell(job: _Job) -> None:
+            shard, _ = job
+            entry = _await_entry(claim.out, shard)
+            progress(shard.count, 0 if shard in there else entry.bytes)
             done(shard, entry)
 
         make = partial(_make_on_worker, claim.out.resolve(), _placeable(self.request))
-        call_on_cluster(
-            self.cluster, make, ((shard, (shard, claim.known(shard))) for shard in shards), tell
-        )
+        jobs = ((shard, claim.known(shard)) for shard in shards)
+        call_on_cluster(self.cluster, make, jobs, tell)
 
     def _describe(self, splits: dict[str, SplitEntry]) -> Manifest:
         """Put together the manifest of a complete set."""
@@ -262,27 +274,29 @@ def _placeable(request: Request) -> Request:
     return replace(request, config=config.model_copy(update={"glyphs": glyphs}))
 
 
-def _make_on_worker(
-    out: Path, request: Request, job: tuple[PlannedShard, ShardEntry | None]
-) -> tuple[ShardEntry, int]:
-    """Find or make one shard in a worker of a cluster; return it and the bytes written."""
-    shard, known = job
+def _make_on_worker(out: Path, request: Request, job: _Job) -> None:
+    """Find or make one shard in a worker of a cluster, and leave what is to be said of it."""
     if not (out / schema.REQUEST_NAME).is_file():
         raise InputError(f"{out}: is not there for the workers; they have to share this folder")
     glyphs = load_glyphs(request.config.glyphs)
     if glyphs.sha256 != request.glyphs_sha256:
         raise InputError(f"{request.config.glyphs}: the workers have other glyphs of this name")
-    written: list[int] = []
-    entry = _find_or_make(
-        out,
-        shard,
-        known,
-        request,
-        glyphs,
-        lambda _, num_bytes: written.append(num_bytes),
-        threading.Event(),
-    )
-    return entry, sum(written)
+    shard, known = job
+    entry = _find_or_make(out, shard, known, request, glyphs, lambda *_: None, threading.Event())
+    leave_entry(out, shard, entry)
+
+
+def _await_entry(out: Path, shard: PlannedShard) -> ShardEntry:
+    """Read what a worker has left; network file systems show a new file late."""
+    until = time.monotonic() + _SEEN_WITHIN_S
+    while (entry := left_entry(out, shard)) is None:
+        if time.monotonic() > until:
+            raise MmgenError(
+                f"{shard.path(out)}: a worker has made it, but it is not here; workers have to "
+                "share this folder"
+            )
+        time.sleep(_LOOK_EVERY_S)
+    return entry
 
 
 def _find_or_make(
