@@ -43,7 +43,7 @@ def _bar(what: str, total: int) -> Iterator[Progress]:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            rate = f"{task.speed:,.0f} sequences/s" if task.speed else ""
+            rate = f"{task.speed:,.0f}/s" if task.speed else ""
             return Text(" ".join((rate, *_written(task.fields["num_bytes"]))))
 
     columns = (
@@ -83,9 +83,10 @@ class _Lines:
             rate = self.done / (now - self.started)
             left_s = (self.total - self.done) / rate if rate else 0
             parts = f"{self.what} {self.done}/{self.total}", f"{rate:.0f} sequences/s"
-            line = ", ".join((*parts, *_written(self.num_bytes), f"{left_s:.0f} s left"))
+            written = (f"{size} written" for size in _written(self.num_bytes))
+            line = ", ".join((*parts, *written, f"{left_s:.0f} s left"))
         print(line, file=sys.stderr, flush=True)
 
 
 def _written(num_bytes: int) -> tuple[str, ...]:
-    return (f"{num_bytes / 1e6:.1f} MB written",) if num_bytes else ()
+    return (f"{num_bytes / 1e6:.1f} MB",) if num_bytes else ()

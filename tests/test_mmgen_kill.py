@@ -60,6 +60,7 @@ class Writer:
 
     def __init__(self, forker, err, args, limit=0):
         self.forker, self.err = forker, err
+        err.touch()  # it may be killed before it opens that
         self.pid = self._order(
             {"args": [str(arg) for arg in args], "err": str(err), "limit": limit}
         )
