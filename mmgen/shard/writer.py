@@ -95,8 +95,7 @@ class ShardWriter:
     def _create(self) -> None:
         with _naming(self.path):
             self.path.parent.mkdir(exist_ok=True)
-            self._lock = self.partial.open("xb")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # tells others that its writer lives
+            self._lock = self._locked_partial()
         with schema.HDF5_LOCK, _naming(self.path):
             # v110: a file whose writer died refuses to open; older layouts open and read zeros.
             self._file = h5py.File(self.partial, "w", libver=("v110", "v110"), locking=False)
@@ -105,6 +104,15 @@ class ShardWriter:
             self._frames = _Pictures(self._file, "frames", shape, self._codec.options)
             if self._has_mask:
                 self._masks = _Pictures(self._file, schema.MASK, shape[:4], CHECKED)
+
+    def _locked_partial(self) -> BinaryIO:
+        """Make the partial file; the lock on it tells others that its writer lives."""
+        while True:
+            file = self.partial.open("xb")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if self.partial.exists():
+                return file
+            file.close()  # cleared away before it was locked
 
     def _clear(self) -> None:
         """Leave nothing of a shard that was not committed."""
