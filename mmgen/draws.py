@@ -260,13 +260,20 @@ def as_index(indices: Iterable[int]) -> NDArray[np.int64]:
             index = np.arange(indices.start, indices.stop, indices.step, dtype=np.int64)
             smallest = min(indices[0], indices[-1]) if indices else 0
         else:
-            index = np.fromiter(map(operator.index, indices), np.int64)
+            index = _copied(indices)
             smallest = int(index.min()) if index.size else 0
     except OverflowError as error:
         raise InputError(f"an index is out of range, allowed are 0..{MAX_SEED}") from error
     if smallest < 0:
         raise InputError(f"index {smallest} is out of range, sequences count from 0")
     return index
+
+
+def _copied(indices: Iterable[int]) -> NDArray[np.int64]:
+    """Copy indices: whoever asks may reuse an array of theirs for the next batch."""
+    if isinstance(indices, np.ndarray) and indices.dtype == np.int64 and indices.ndim == 1:
+        return np.array(indices, np.int64)
+    return np.fromiter(map(operator.index, indices), np.int64)
 
 
 def check_seed(seed: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmgen.config import GeneratorConfig
-from mmgen.draws import Drawer, Draws, as_index, empty_draws, hash_may_wrap, make_rules
+from mmgen.draws import Drawer, Draws, as_index, hash_may_wrap, make_rules
 from mmgen.errors import InputError
 from mmgen.fields import FloatRange
 from mmgen.glyphs import GlyphSet, load_glyphs
@@ -29,7 +29,7 @@ _MAX_PICTURE_BYTES = 1 << 28
 _OVERLAPS = {"max": paint.MAX, "add": paint.ADD, "over": paint.OVER}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: that takes 2 us more to make, as long as half a sequence
 class Block:
     """N rendered sequences with their ground truth; the arrays of `mmgen/shard/FORMAT.md`.
 
@@ -97,7 +97,7 @@ def render(
     else:
         index = as_index(indices)
     truth = (truth,) if isinstance(truth, str) else truth
-    if unknown := set(truth) - set(TRUTH):
+    if unknown := set(truth).difference(TRUTH):
         raise ValueError(f"truth: {sorted(unknown)} cannot be measured; choose from {TRUTH}")
     return _renderer(config, glyphs, seed, split, random_until).render(index, out, truth)
 
@@ -124,6 +124,8 @@ class _Renderer:
         self.drawer = Drawer(config, glyphs, seed, split)
         self.patches = self.drawer.patches
         self.rules = make_rules(config, random_until)
+        self._rules_row = np.array([self.rules], tracks.RULES)
+        self._sequence_shape = config.frames.high, *config.frame_shape
         self._overlap = _OVERLAPS[config.overlap]
         check_room(config, self.patches)
         num_bytes = config.digits.high * self._picture_px**2
@@ -143,23 +145,72 @@ class _Renderer:
         self, index: NDArray[np.int64], out: NDArray[np.uint8] | None, truth: Collection[str]
     ) -> Block:
         """Render the sequences `index`; parameters as of the function `render`."""
-        config = self.config
-        shape = (len(index), config.frames.high, *config.frame_shape)
-        frames = np.empty(shape, np.uint8) if out is None else _checked(out, shape)
-        num_tracks = (len(index), config.frames.high, config.digits.high)
-        is_classic = self._is_classic
-        drawn = (
-            empty_draws(len(index), config.digits.high)
-            if is_classic
-            else self.drawer.draw(index, self.rules)
+        if self._is_plain and "mask" not in truth:
+            return self._render_plain(index, out, truth)
+        drawn = self.drawer.draw(index, self.rules)
+        block = self._allocate(index, out, truth, drawn.num_frames, drawn.label, drawn.glyph_index)
+        light = np.empty(block.bounced.shape[:2], np.int64)
+        self._follow(block, drawn, light)
+        self._paint(block, drawn, light)
+        return block
+
+    def _render_plain(
+        self, index: NDArray[np.int64], out: NDArray[np.uint8] | None, truth: Collection[str]
+    ) -> Block:
+        """Render by calling two kernels: a call of one takes half as long as a sequence."""
+        shape = len(index), self.config.digits.high
+        block = self._allocate(
+            index,
+            out,
+            truth,
+            np.empty(len(index), np.int32),
+            np.empty(shape, np.int16),
+            np.empty(shape, np.int32),
         )
-        block = Block(
-            frames=frames,
-            num_frames=drawn.num_frames,
-            label=drawn.label,
-            glyph_index=drawn.glyph_index,
-            position=np.empty((*num_tracks, 2), np.float32),
-            velocity=np.empty((*num_tracks, 2), np.float32),
+        drawer, patches = self.drawer, self.patches
+        tracks.follow_classic(
+            drawer.key,
+            index,
+            drawer.counts,
+            patches.pool,
+            drawer.labels,
+            patches.first,
+            patches.size,
+            drawer.bounds,
+            drawer.shared_bounds,
+            self._rules_row,
+            block.num_frames,
+            block.glyph_index,
+            block.label,
+            block.position,
+            block.velocity,
+            block.bounced,
+            block.angle,
+            block.scale,
+        )
+        self._paint_simple(block, is_black=True)
+        return block
+
+    def _allocate(
+        self,
+        index: NDArray[np.int64],
+        out: NDArray[np.uint8] | None,
+        truth: Collection[str],
+        num_frames: NDArray[np.int32],
+        label: NDArray[np.int16],
+        glyph_index: NDArray[np.int32],
+    ) -> Block:
+        """Return a block with room for all but what is drawn."""
+        shape = (len(index), *self._sequence_shape)
+        num_tracks = (*shape[:2], glyph_index.shape[1])
+        vectors = (*num_tracks, 2)
+        return Block(
+            frames=np.empty(shape, np.uint8) if out is None else _checked(out, shape),
+            num_frames=num_frames,
+            label=label,
+            glyph_index=glyph_index,
+            position=np.empty(vectors, np.float32),
+            velocity=np.empty(vectors, np.float32),
             angle=np.empty(num_tracks, np.float32),
             scale=np.empty(num_tracks, np.float32),
             box=np.empty((*num_tracks, 4), np.int16) if "box" in truth else None,
@@ -168,11 +219,6 @@ class _Renderer:
             mask=np.empty(shape[:4], np.uint8) if "mask" in truth else None,
             index=index,
         )
-        light = np.empty(num_tracks[:2], np.int64)
-        follow = self._follow_classic if is_classic else self._follow
-        follow(block, drawn, light)
-        self._paint(block, drawn, light)
-        return block
 
     @cached_property
     def _is_classic(self) -> bool:
@@ -180,54 +226,17 @@ class _Renderer:
         is_steady = _is_always(self.config.acceleration, 0)
         return self.config.motion == "bounce" and self.rules.in_shares and is_steady
 
-    def _follow_classic(self, block: Block, drawn: Draws, light: NDArray[np.int64]) -> None:
-        """Draw, move and deform in one call: the calls themselves cost as much as 2 sequences."""
-        drawer, patches = self.drawer, self.patches
-        tracks.follow_classic(
-            drawer.key,
-            block.index,
-            drawer.counts,
-            patches.pool,
-            drawer.labels,
-            patches.first,
-            patches.size,
-            drawer.bounds,
-            drawer.shared_bounds,
-            self.rules,
-            drawn.num_digits,
-            drawn.num_frames,
-            drawn.glyph_index,
-            drawn.label,
-            drawn.start,
-            drawn.direction,
-            drawn.quantity,
-            drawn.shared,
-            block.position,
-            block.velocity,
-            block.bounced,
-            block.angle,
-            block.scale,
-            light,
-        )
-
     def _follow(self, block: Block, drawn: Draws, light: NDArray[np.int64]) -> None:
         """Move and deform what is drawn."""
-        tracks.move(
-            self.drawer.key,
-            block.index,
-            drawn.num_frames,
-            drawn.glyph_index,
-            self.patches.first,
-            self.patches.size,
-            drawn.start,
-            drawn.direction,
-            drawn.quantity,
-            drawn.shared,
-            self.rules,
-            block.position,
-            block.velocity,
-            block.bounced,
-        )
+        patches, rules = self.patches, self.rules
+        digits = drawn.num_frames, drawn.glyph_index, patches.first, patches.size
+        begins = drawn.start, drawn.direction, drawn.quantity
+        moved = block.position, block.velocity, block.bounced
+        if self._is_classic:
+            tracks.move_classic(*digits, *begins, rules, *moved)
+        else:
+            sequences = self.drawer.key, block.index
+            tracks.move(*sequences, *digits, *begins, drawn.shared, rules, *moved)
         tracks.deform(
             drawn.glyph_index,
             block.position,
@@ -259,11 +268,12 @@ class _Renderer:
         )
 
     @cached_property
-    def _is_bare(self) -> bool:
-        """Whether there is nothing but digits for the fast painter."""
+    def _is_plain(self) -> bool:
+        """Whether there is nothing but digits that fast kernels move and paint."""
         config = self.config
         return (
-            self._is_simple
+            self._is_classic
+            and self._is_simple
             and config.background == "black"
             and config.occluder == "none"
             and config.missing == 0
@@ -272,9 +282,6 @@ class _Renderer:
 
     def _paint(self, block: Block, drawn: Draws, light: NDArray[np.int64]) -> None:
         config = self.config
-        if self._is_bare and block.mask is None:
-            self._paint_simple(block, drawn, is_black=True)
-            return
         channels = 1 if config.color == "grey" else 3
         frames = block.frames.reshape((*block.frames.shape[:4], channels))
         is_black = config.background == "black"
@@ -287,7 +294,7 @@ class _Renderer:
             tracks.draw_missing(self.drawer.key, block.index, config.missing, until, is_missing)
         hides_more = config.occluder != "none" or config.missing > 0
         if self._is_simple and block.mask is None and (block.visible is None or not hides_more):
-            self._paint_simple(block, drawn, is_black)
+            self._paint_simple(block, is_black)
         else:
             self._paint_pictures(block, drawn, light, is_black, frames, cover, is_missing)
         if hides_more or config.noise.high > 0:
@@ -304,12 +311,12 @@ class _Renderer:
                 frames,
             )
 
-    def _paint_simple(self, block: Block, drawn: Draws, is_black: bool) -> None:
+    def _paint_simple(self, block: Block, is_black: bool) -> None:
         patches = self.patches
         packed, offset = patches.packed
-        placed = drawn.glyph_index, patches.first
+        placed = block.glyph_index, patches.first
         paint.paint(
-            *(packed, offset, patches.ink_box, *placed, drawn.num_frames, block.position),
+            *(packed, offset, patches.ink_box, *placed, block.num_frames, block.position),
             *(self._overlap, not is_black, block.frames),
         )
         if block.box is not None:

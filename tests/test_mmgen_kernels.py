@@ -120,6 +120,18 @@ def test_mirrored_glyphs_on_mirrored_tracks_make_mirrored_frames(axis, overlap):
     assert np.array_equal(np.flip(mirrored, axis + 2), block.frames)
 
 
+EVERY_OTHER = np.arange(6)[::-2]
+
+
+@pytest.mark.parametrize("indices", [range(5, -1, -2), [5, 3, 1], EVERY_OTHER, EVERY_OTHER.copy()])
+def test_indices_of_any_kind_name_the_same_sequences(indices):
+    block = render("srivastava", indices, truth=())
+    assert block.index.tolist() == [5, 3, 1]
+    assert not np.shares_memory(block.index, indices)  # which may hold the next batch by now
+    for i, frames in zip(block.index, block.frames, strict=True):
+        assert np.array_equal(frames, render("srivastava", [i], truth=()).frames[0])
+
+
 def test_no_libm_can_round_the_noise_table_otherwise():
     exact = [4096 * generate.NormalDist().inv_cdf((n + 0.5) / 4096) for n in range(4096)]
     assert min(abs(abs(value) % 1 - 0.5) for value in exact) > 1e-5
