@@ -77,7 +77,7 @@ class Rules(NamedTuple):
     random_until: int
 
 
-# Rules as a row of an array: a call from Python takes 0.1 us for that, 3 us for a tuple of 17.
+# Rules as a row of an array: a call takes 0.3 us for that, 3 us for a tuple of 17 (Xeon).
 RULES = np.dtype(list(Rules.__annotations__.items()), align=True)
 
 
