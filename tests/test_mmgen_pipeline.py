@@ -22,6 +22,7 @@ from mmgen.errors import InputError, MmgenError, ShardError
 from mmgen.pipeline import generate_dataset
 from mmgen.presets import load_config
 from mmgen.request import find_origin, read_manifest
+from mmgen.shard.codecs import find_codec
 from mmgen.verify import find_damage
 
 COUNTS = {"train": 20, "val": 3, "test": 9}  # as `small_dataset`, seed 5, shards of 7
@@ -265,6 +266,7 @@ def test_a_codec_without_its_library_is_refused_before_anything_is_made(
     run_mmgen, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "zstandard", None)
+    find_codec.cache_clear()
     line = run_mmgen("generate", tmp_path / "a", "--codec", "zstd", code=2).stderr
     assert re.fullmatch(r"Error: codec zstd needs the package zstandard: pip install '.*'\n", line)
     assert not (tmp_path / "a").exists()

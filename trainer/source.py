@@ -30,9 +30,9 @@ Truth = dict[str, NDArray[Any]]
 
 LIVE = "live:"
 LIVE_SEQUENCES = 1000  # as many are looked at where nobody says how many
-_RENDERED_BYTES = (
-    8 << 20
-)  # at once: what noise or an occluder goes over again is still in the cache
+# Rendered at once: 128 sequences of 20 x 64 x 64 in one call; smaller parts are slower, since
+# entering a call costs as much as two sequences.
+_RENDERED_BYTES = 16 << 20
 _MAX_SHARDS_KEPT = 16
 _BESIDE_FRAMES = tuple(f.name for f in fields(reader.Sequence) if f.name != "frames")
 
