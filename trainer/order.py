@@ -125,20 +125,6 @@ class Order:
         parts = zip(numbers.tolist(), np.split(slots, starts[1:]), strict=False)
         return np.concatenate([draws[:0], *(self._places(epoch, part) for epoch, part in parts)])
 
-    def shards_at(self, step: int) -> list[int]:
-        """Return the shards of every window that is open at a step: what to fetch ahead of it."""
-        epoch, batch = divmod(step, self.batches_per_epoch)
-        slots = range(batch * self.batch_size, (batch + 1) * self.batch_size)
-        return self._open_shards(epoch, slots, self.num_sequences - self.remainder)
-
-    def shards_of(self, draws: range) -> list[int]:
-        """Return the shards of every window that is open during `draws`, as `places` counts."""
-        size, shards = self.num_sequences, set[int]()
-        for epoch in range(draws.start // size, max(draws.start, draws.stop - 1) // size + 1):
-            slots = range(max(draws.start - epoch * size, 0), min(draws.stop - epoch * size, size))
-            shards.update(self._open_shards(epoch, slots, size))
-        return sorted(shards)
-
     @cached_property
     def _lanes_and_window(self) -> tuple[int, int]:
         window = self.window_shards * max(self.shard_counts)
@@ -154,23 +140,6 @@ class Order:
         inside = starts + permute(inside - starts, stops - starts, row.keys, names)
         at = self._along_row(lanes, inside)
         return at + row.moves[np.searchsorted(row.ends, at, side="right")]
-
-    def _open_shards(self, epoch: int, slots: range, end: int) -> list[int]:
-        """Find the shards of the windows of `slots`; of lanes that have none, of their next slot.
-
-        Without the latter the windows of some lanes would close and open when a batch is smaller
-        than the lanes are many. A lane whose next slot is past `end` is done.
-        """
-        row, num_lanes = self._epoch(epoch), self._lanes_and_window[0]
-        lanes = np.arange(num_lanes)
-        first = slots.start + (lanes - slots.start) % num_lanes
-        last = slots.stop - 1 - (slots.stop - 1 - lanes) % num_lanes
-        lanes, first, last = (values[first < end] for values in (lanes, first, last))
-        inside = first // num_lanes, np.maximum(first, last) // num_lanes
-        starts, stops = (self._windows(row, lanes, inside[i])[i + 1] for i in (0, 1))
-        ends = np.sort([self._along_row(lanes, starts), self._along_row(lanes, stops - 1)], axis=0)
-        spans = np.searchsorted(row.ends, ends, side="right").T.tolist()
-        return sorted({shard for a, b in spans for shard in row.shards[a : b + 1].tolist()})
 
     def _windows(
         self, row: _Epoch, lanes: Integers, inside: Integers
@@ -296,16 +265,6 @@ class Mixture:
             index[here] = order.places(np.arange(drawn, drawn + len(here)))
         return sources.reshape(-1, self.batch_size), index.reshape(-1, self.batch_size)
 
-    def shards_at(self, step: int) -> list[tuple[int, int]]:
-        """Return source and shard of every window that is open at a step."""
-        before, after = (self._drawn(t * self.batch_size) for t in (step, step + 1))
-        draws = map(range, before, after)
-        return [
-            (source, shard)
-            for source, (order, drawn) in enumerate(zip(self.orders, draws, strict=True))
-            for shard in order.shards_of(drawn)
-        ]
-
     @cached_property
     def _shares(self) -> tuple[int, ...]:
         """The weights as whole numbers, of what was typed: 0.7 and 0.3 are 7 and 3."""
@@ -345,18 +304,10 @@ class InOrder:
         """Return the places of draws: each its own."""
         return draws
 
-    def shards_of(self, draws: range) -> list[int]:
-        """Return that there is nothing to fetch."""
-        return []
-
     def batches(self, first: int, last: int) -> Integers:
         """Return the batches `first` to `last` - 1, int64 (last - first, batch_size)."""
         draws = np.arange(first * self.batch_size, last * self.batch_size)
         return draws.reshape(-1, self.batch_size)
-
-    def shards_at(self, step: int) -> list[int]:
-        """Return that there is nothing to fetch."""
-        return []
 
 
 def rank_part(batch: NDArray[Any], rank: int, num_ranks: int) -> NDArray[Any]:

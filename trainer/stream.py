@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mmgen.shard.cache import ShardCache
+from mmgen.shard.places import find_place
 from trainer.errors import InputError
 from trainer.order import InOrder, Mixture, Order, rank_part
 from trainer.source import (
@@ -33,6 +35,11 @@ from trainer.source import (
 
 _AHEAD = 2  # batches that wait beside those being read
 _PLANNED = 32  # batches whose order is worked out in one go
+# Steps from the fetch of a remote shard to its first use. By default (128 sequences a batch in 8
+# lanes, 8192 a shard) a lane opens a window of 4 shards every 2048 steps, and some lane every 256:
+# so about one window waits in the cache beside the 8 that are read.
+_FETCHED_AHEAD = 256
+_MAX_WANTED = 128  # shards at a time: each that was fetched and not yet read keeps a file open
 _MIXED_ROWS = 16  # sequences of one source on their way into a mixed batch: they stay in the cache
 
 J = TypeVar("J")
@@ -99,7 +106,8 @@ class SequenceStream(IterableDataset[Batch]):
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of {num_ranks}")
         weighted = as_weighted(data)
-        self.sources = [open_source(address, split, cache) for address in weighted]
+        # What a cache fetches ahead is one list, a new one replaces it: each source has its own.
+        self.sources = [open_source(address, split, copy(cache)) for address in weighted]
         check_agreement(self.sources)
         self.batch_size = batch_size
         self.step = 0
@@ -154,35 +162,72 @@ class SequenceStream(IterableDataset[Batch]):
 
     def _plan(self, first: int, stride: int) -> Iterator["_Planned"]:
         """Yield which sequences make up every stride-th batch."""
-        for begin in count(first, stride * _PLANNED):
-            self._fetch_ahead(begin)
-            end = begin + stride * _PLANNED
-            batches = self._order.batches(begin, end)
-            source, index = batches if isinstance(batches, tuple) else (None, batches)
-            for row in range(0, end - begin, stride):
-                whose = None if source is None else self._part(source[row])
-                yield _Planned(self._part(index[row]), whose)
+        span = stride * _PLANNED
+        blocks = (self._block(begin, begin + span, stride) for begin in count(first, span))
+        ahead = -(-_FETCHED_AHEAD // span)
+        for block in _with_shards_ahead(blocks, self.sources, ahead):
+            yield from block.batches()
+
+    def _block(self, begin: int, end: int, stride: int) -> "_Planned":
+        """Work out this rank's part of every stride-th batch from `begin` to `end` - 1."""
+        batches = self._order.batches(begin, end)
+        source, index = batches if isinstance(batches, tuple) else (None, batches)
+        whose = None if source is None else self._part(source[::stride])
+        return _Planned(self._part(index[::stride]), whose)
 
     def _part(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
         return rank_part(batch, self._rank, self._num_ranks)
 
-    def _fetch_ahead(self, step: int) -> None:
-        """Tell each stored source which of its shards are read from a step on."""
-        order = self._order
-        open_shards = (
-            order.shards_at(step)
-            if isinstance(order, Mixture)
-            else [(0, shard) for shard in order.shards_at(step)]
-        )
-        for number, source in enumerate(self.sources):
-            if isinstance(source, StoredSource):
-                source.fetch_ahead([shard for whose, shard in open_shards if whose == number])
-
 
 @dataclass(frozen=True)
 class _Planned:
+    """Places in the split, and of several sources which: (B,) of a batch, (batches, B) of many."""
+
     index: NDArray[np.int64]
     source: NDArray[np.int64] | None = None
+
+    def batches(self) -> Iterator["_Planned"]:
+        """Yield each batch of many."""
+        for row, index in enumerate(self.index):
+            yield _Planned(index, None if self.source is None else self.source[row])
+
+    def places_in(self, number: int) -> NDArray[np.int64]:
+        """Return the places in one source, in the order in which they are read."""
+        return self.index[... if self.source is None else self.source == number].ravel()
+
+
+def _with_shards_ahead(
+    blocks: Iterator[_Planned], sources: Sequence[Source], num_ahead: int
+) -> Iterator[_Planned]:
+    """Yield the blocks, each after its shards and those of `num_ahead` more were asked for.
+
+    They are exactly the shards that will be read here, in the order of need: the order of a batch
+    is worked out once, only earlier. Data on this machine do not pay for any of it.
+    """
+    remote = [
+        (source, number, np.cumsum(source.shard_counts))
+        for number, source in enumerate(sources)
+        if isinstance(source, StoredSource) and find_place(source.address).is_remote
+    ]
+    if not remote:
+        yield from blocks
+        return
+    waiting: deque[tuple[_Planned, list[list[int]]]] = deque()
+    for block in blocks:
+        needs = [_shards_in_turn(block.places_in(number), ends) for _, number, ends in remote]
+        waiting.append((block, needs))
+        for place, (source, _, _) in enumerate(remote):
+            wanted = dict.fromkeys(shard for _, needs in waiting for shard in needs[place])
+            source.fetch_ahead(list(islice(wanted, _MAX_WANTED)))
+        if len(waiting) > num_ahead:
+            yield waiting.popleft()[0]
+
+
+def _shards_in_turn(places: NDArray[np.int64], shard_ends: NDArray[np.int64]) -> list[int]:
+    """Name each shard that some places lie in once, in the order of the first of them."""
+    shards, first = np.unique(np.searchsorted(shard_ends, places, "right"), return_index=True)
+    in_turn: list[int] = shards[np.argsort(first)].tolist()
+    return in_turn
 
 
 def _order_of(
