@@ -1,17 +1,23 @@
 """A data set on a real S3 server is read as if it lay here: same sequences, same errors."""
 
+import time
+from contextlib import closing
+from itertools import islice
+
 import fsspec
 import numpy as np
 import pytest
 
 import mmgen
 from mmgen.errors import ShardError
+from mmgen.pipeline import generate_dataset
 from mmgen.shard.cache import ShardCache
 from mmgen.shard.reader import open_dataset
 
 pytest_plugins = ["object_store"]
 
 ADDRESS = "s3://bucket/sets/small"
+WIDE, NUM_SHARDS, SHARD_SIZE = "s3://bucket/sets/wide", 40, 64
 
 
 @pytest.fixture
@@ -94,3 +100,87 @@ def test_a_stream_of_remote_shards_is_that_of_local_ones(fetched, small_dataset)
         assert (one.index == other.index).all()
         assert (one.frames == other.frames).all()
     assert fetched() == [1, 1, 1]
+
+
+@pytest.fixture(scope="module")
+def wide_dataset(tmp_path_factory, small_config):
+    """More shards than 8 lanes open at once, in windows of 4."""
+    path = tmp_path_factory.mktemp("wide") / "data"
+    counts = {"train": NUM_SHARDS * SHARD_SIZE}
+    generate_dataset(path, small_config, counts, seed=6, shard_size=SHARD_SIZE, workers=1)
+    return path
+
+
+@pytest.fixture
+def wide(object_store, wide_dataset):
+    """Put the wide data set into the bucket; return its SHA-256s, and what counts its fetches."""
+    driver = fsspec.filesystem("s3", skip_instance_cache=True)
+    driver.put(str(wide_dataset), WIDE, recursive=True)
+    entries = mmgen.open(wide_dataset)["train"].entries
+
+    def count():
+        paths = (f"/bucket/sets/wide/train/{entry.name}" for entry in entries)
+        return np.array([object_store.requests("GET", path) for path in paths])
+
+    before = count()
+    return [entry.sha256 for entry in entries], lambda: (count() - before).tolist()
+
+
+def wait_for(folder, sha256s):
+    """Wait until these shards lie in the folder of a cache; return all that do."""
+    deadline = time.monotonic() + 8
+    while missing := set(sha256s) - {path.stem for path in folder.glob("*.h5")}:
+        assert time.monotonic() < deadline, f"nobody asked for {len(missing)} shards"
+        time.sleep(0.01)
+    return {path.stem for path in folder.glob("*.h5")}
+
+
+def test_each_rank_fetches_the_shards_of_its_part_alone_once_and_ahead(wide, tmp_path):
+    trainer = pytest.importorskip("trainer")
+    order = pytest.importorskip("trainer.order")
+    sha256s, count = wide
+    epoch = order.Order((SHARD_SIZE,) * NUM_SHARDS, 2, 3).batches(0, 1280)
+    parts = [np.take(sha256s, order.rank_part(epoch, rank, 2) // SHARD_SIZE) for rank in (0, 1)]
+    of_ranks = []
+    for rank, needed in enumerate(parts):
+        folder = tmp_path / str(rank)
+        stream = trainer.SequenceStream(
+            WIDE, 2, seed=3, rank=rank, num_ranks=2, cache=ShardCache(folder)
+        )
+        with closing(iter(stream)) as batches:
+            for step, _ in enumerate(islice(batches, 1000)):
+                if step % 111 == 0:  # 999 is planned with the last of the epoch, none of the next
+                    fetched = wait_for(folder, needed[: step + 256].flat)
+                    # The first shard was opened for the shape of a sequence.
+                    assert fetched <= {sha256s[0], *needed[: step + 3 + 32 + 256].flat}
+            of_ranks.append(wait_for(folder, needed.flat))
+    assert count() == [sum(sha256 in fetched for fetched in of_ranks) for sha256 in sha256s]
+    assert sum(count()) <= NUM_SHARDS + 2  # the first, and the one where the lanes of both meet
+
+
+def test_each_part_of_a_mixture_is_fetched_ahead_into_one_cache(fetched, wide, tmp_path):
+    trainer = pytest.importorskip("trainer")
+    order = pytest.importorskip("trainer.order")
+    sha256s, count = wide
+    counts = [(SHARD_SIZE,) * NUM_SHARDS, (7, 7, 6)]
+    source, index = order.Mixture.of(counts, [1, 1], 2, 3).batches(0, 256)
+    ahead = set(np.take(sha256s, index[source == 0] // SHARD_SIZE))
+    small = {entry.sha256 for entry in open_dataset(ADDRESS)["train"].entries}
+    cache = ShardCache(tmp_path / "both")
+    stream = trainer.SequenceStream({WIDE: 1, ADDRESS: 1}, 2, seed=3, cache=cache)
+    with closing(iter(stream)) as batches:
+        next(batches)
+        assert wait_for(tmp_path / "both", ahead | small) <= set(sha256s) | small
+    assert fetched() == [1, 1, 1]
+    assert max(count()) == 1
+
+
+def test_workers_of_a_data_loader_share_what_they_fetch(wide, tmp_path):
+    trainer = pytest.importorskip("trainer")
+    data = pytest.importorskip("torch.utils.data")
+    order = pytest.importorskip("trainer.order").Order((SHARD_SIZE,) * NUM_SHARDS, 4, 3)
+    stream = trainer.SequenceStream(WIDE, 4, seed=3, cache=ShardCache(tmp_path / "cache"))
+    loader = data.DataLoader(stream, batch_size=None, num_workers=2)
+    found = [batch.index.tolist() for batch in islice(loader, 200)]
+    assert found == order.batches(0, 200).tolist()
+    assert max(wide[1]()) == 1
