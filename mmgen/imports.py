@@ -6,12 +6,15 @@ Letters: N sequences, T frames, H x W canvas.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
@@ -24,7 +27,7 @@ from mmgen.request import find_shard_size
 from mmgen.shard import schema
 from mmgen.shard.codecs import DEFAULT
 from mmgen.shard.manifest import Manifest, ShardEntry, canonical_json
-from mmgen.shard.writer import PlannedShard, ShardWriter, find_shard, gather_splits, plan_shards
+from mmgen.shard.writer import PlannedShard, ShardWriter, gather_splits, plan_shards
 
 # mnist_test_seq.npy of Srivastava et al. 2015; its MD5 is be083ec986bfe91a449d63653c411eb2.
 PUBLISHED_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
@@ -172,7 +175,7 @@ def parse_splits(text: str, source: Source) -> dict[str, tuple[int, int]]:
 
 def import_dataset(
     source: Source,
-    out: Path,
+    out: str | os.PathLike[str],
     splits: Mapping[str, tuple[int, int]],
     *,
     shard_size: int | None = None,
@@ -186,7 +189,6 @@ def import_dataset(
     raises      InputError for a bad shard size or a folder that holds something else; ShardError
                 for shards under our names that are not of this import
     """
-    out = Path(out)
     size = find_shard_size(shard_size, source.shape[1:])
     counts = {split: last - first for split, (first, last) in splits.items()}
     with (
@@ -194,7 +196,7 @@ def import_dataset(
         source.path.open("rb") as file,
     ):
         made = [
-            (shard, _make(shard, claim, source, file, splits[shard.split][0], progress))
+            (shard, _find_or_make(shard, claim, source, file, splits[shard.split][0], progress))
             for shard in plan_shards(counts, size)
         ]
         manifest = Manifest(
@@ -209,7 +211,7 @@ def import_dataset(
         return claim.commit(manifest)
 
 
-def _make(
+def _find_or_make(
     shard: PlannedShard,
     claim: Claim,
     source: Source,
@@ -218,12 +220,27 @@ def _make(
     progress: Callable[[int, int], None],
 ) -> ShardEntry:
     """Make one shard of a split that starts there in the file, or check the one that is there."""
-    path = shard.path(claim.out)
-    no_config = canonical_json(None)
+    known, no_config = claim.known(shard), canonical_json(None)
     attributes = schema.attributes(no_config, 0, shard.split, _UNKNOWN, mmgen.__version__)
-    if found := find_shard(path, shard, attributes, claim.known(shard)):
+    if found := claim.folder.find(shard, attributes, known):
         progress(shard.count, 0)
         return found
+    make = partial(_make, shard, attributes, source, file, start, progress)
+    entry = claim.folder.add(shard, known, make)
+    progress(0, entry.bytes)
+    claim.leave(shard, entry)
+    return entry
+
+
+def _make(
+    shard: PlannedShard,
+    attributes: Mapping[str, Any],
+    source: Source,
+    file: BufferedReader,
+    start: int,
+    progress: Callable[[int, int], None],
+    path: Path,
+) -> ShardEntry:
     shape = source.shape[1:]
     block = max(1, _BLOCK_BYTES // prod(shape))
     last = shard.first + shard.count
@@ -234,9 +251,7 @@ def _make(
             frames = _read(source, file, start + first, len(index))
             writer.write(frames, {"num_frames": num_frames, "index": index})
             progress(len(index), 0)
-        entry = writer.commit()
-    progress(0, entry.bytes)
-    return entry
+        return writer.commit()
 
 
 def _read(source: Source, file: BufferedReader, first: int, count: int) -> NDArray[np.uint8]:

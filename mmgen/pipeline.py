@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,25 +23,23 @@ import mmgen
 from mmgen.cluster import call_on_cluster, check_that_it_answers
 from mmgen.config import GeneratorConfig
 from mmgen.errors import InputError, MmgenError
+from mmgen.folder import foreign_entries, is_ours, locked
 from mmgen.generate import TRUTH, block_length, check_config, render
 from mmgen.glyphs import GlyphSet, is_path, load_glyphs
-from mmgen.parts import (
-    Claim,
-    claimed,
-    foreign_entries,
-    is_ours,
-    leave_entry,
-    left_entry,
-    locked,
-)
+from mmgen.parts import Claim, Folder, claimed, leave_entry, left_entry
 from mmgen.request import Request, first_difference, make_request
 from mmgen.shard import schema
 from mmgen.shard.codecs import DEFAULT, find_codec
 from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, canonical_json, read_json_file
-from mmgen.shard.writer import PlannedShard, ShardWriter, find_shard, gather_splits, plan_shards
+from mmgen.shard.places import find_place
+from mmgen.shard.writer import PlannedShard, ShardWriter, gather_splits, plan_shards
+from mmgen.uploads import relative_name
 
 # Told of the sequences and of the bytes that a finished piece of work adds.
 Progress = Callable[[int, int], None]
+
+# A folder of this machine, or an address such as s3://bucket/folder.
+Address = str | os.PathLike[str]
 
 # What a worker of a cluster is sent: a shard, and what an earlier writer vouches for.
 _Job = tuple[PlannedShard, ShardEntry | None]
@@ -53,7 +52,7 @@ _WORTH_PACKING = 1.5  # times smaller
 
 
 def generate_dataset(
-    out: Path,
+    out: Address,
     config: GeneratorConfig,
     counts: Mapping[str, int],
     *,
@@ -152,27 +151,32 @@ class Run:
         """All shards of the set, in their order: train, val, test."""
         return plan_shards(self.request.counts, self.request.shard_size)
 
-    def finish(self, out: Path, progress: Progress) -> Manifest:
+    def finish(self, out: Address, progress: Progress) -> Manifest:
         """Make what is missing, then commit."""
-        made: dict[PlannedShard, ShardEntry] = {}
         with claimed(out, self.request) as claim:
-            self._make(claim, self.shards, made.__setitem__, progress)
+            made = self._make(claim, self.shards, progress)
             splits = gather_splits((shard, made[shard]) for shard in self.shards)
             return claim.commit(self._describe(splits), masks=self.request.masks)
 
-    def finish_part(self, out: Path, part: range, progress: Progress) -> Manifest | None:
+    def finish_part(self, out: Address, part: range, progress: Progress) -> Manifest | None:
         """Make what is missing of some shards, beside other writers.
 
         returns  the manifest if all shards of the set are there now, None if others are to come
         """
         shards = self.shards[part.start : part.stop]
         with claimed(out, self.request, shards) as claim:
-            self._make(claim, shards, claim.leave, progress)
+            self._make(claim, shards, progress)
             return claim.merge(self.shards, self._describe, masks=self.request.masks)
 
-    def replace(self, out: Path, progress: Progress) -> Manifest:
+    def replace(self, out: Address, progress: Progress) -> Manifest:
         """Build beside the old data set, then swap by renaming: no moment leaves half a set."""
-        out = out.resolve()  # `.` and links cannot be renamed
+        place = find_place(out)
+        if place.is_remote:
+            raise InputError(
+                f"{place.name}: cannot be overwritten, for nothing can be renamed there and half a "
+                "set would be left behind; name another folder, or delete it first"
+            )
+        out = place.root.resolve()  # `.` and links cannot be renamed
         beside = out.with_name(f"{out.name}.new{schema.PARTIAL_SUFFIX}")
         old = out.with_name(f"{out.name}.old{schema.PARTIAL_SUFFIX}")
         if old.is_dir() and not out.exists():  # killed between the two renames below
@@ -198,34 +202,34 @@ class Run:
         self,
         claim: Claim,
         shards: Sequence[PlannedShard],
-        done: Callable[[PlannedShard, ShardEntry], None],
         progress: Progress,
-    ) -> None:
-        """Find or make shards, in any order; `done` is told of each."""
+    ) -> dict[PlannedShard, ShardEntry]:
+        """Find or make shards, in any order."""
         make = self._make_in_threads if self.cluster is None else self._make_on_cluster
-        make(claim, shards, done, progress)
+        return make(claim, shards, progress)
 
     def _make_in_threads(
         self,
         claim: Claim,
         shards: Sequence[PlannedShard],
-        done: Callable[[PlannedShard, ShardEntry], None],
         progress: Progress,
-    ) -> None:
+    ) -> dict[PlannedShard, ShardEntry]:
         """Use a pool of threads: rendering and compressing release the GIL."""
         stopped = threading.Event()
 
         def make(shard: PlannedShard) -> ShardEntry:
             known = claim.known(shard)
-            return _find_or_make(
-                claim.out, shard, known, self.request, self.glyphs, progress, stopped
+            entry = _find_or_make(
+                claim.folder, shard, known, self.request, self.glyphs, progress, stopped
             )
+            if entry != known:
+                claim.leave(shard, entry)
+            return entry
 
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 waiting = {pool.submit(make, shard): shard for shard in shards}
-                for future in as_completed(waiting):
-                    done(waiting[future], future.result())
+                return {waiting[future]: future.result() for future in as_completed(waiting)}
             except BaseException:
                 stopped.set()
                 pool.shutdown(cancel_futures=True)
@@ -235,21 +239,22 @@ class Run:
         self,
         claim: Claim,
         shards: Sequence[PlannedShard],
-        done: Callable[[PlannedShard, ShardEntry], None],
         progress: Progress,
-    ) -> None:
+    ) -> dict[PlannedShard, ShardEntry]:
         assert self.cluster is not None
-        there = {shard for shard in shards if shard.path(claim.out).exists()}
+        folder = claim.folder
+        there = {name for split in schema.SPLITS for name in folder.names(split)}
+        made: dict[PlannedShard, ShardEntry] = {}
 
         def tell(job: _Job) -> None:
             shard, _ = job
-            entry = _await_entry(claim.out, shard)
-            progress(shard.count, 0 if shard in there else entry.bytes)
-            done(shard, entry)
+            entry = made[shard] = _await_entry(folder, shard)
+            progress(shard.count, 0 if entry.name in there else entry.bytes)
 
-        make = partial(_make_on_worker, claim.out.resolve(), _placeable(self.request))
+        make = partial(_make_on_worker, folder.for_workers(), _placeable(self.request))
         jobs = ((shard, claim.known(shard)) for shard in shards)
         call_on_cluster(self.cluster, make, jobs, tell)
+        return made
 
     def _describe(self, splits: dict[str, SplitEntry]) -> Manifest:
         """Put together the manifest of a complete set."""
@@ -274,33 +279,35 @@ def _placeable(request: Request) -> Request:
     return replace(request, config=config.model_copy(update={"glyphs": glyphs}))
 
 
-def _make_on_worker(out: Path, request: Request, job: _Job) -> None:
+def _make_on_worker(folder: Folder, request: Request, job: _Job) -> None:
     """Find or make one shard in a worker of a cluster, and leave what is to be said of it."""
-    if not (out / schema.REQUEST_NAME).is_file():
-        raise InputError(f"{out}: is not there for the workers; they have to share this folder")
+    if not folder.place.exists(schema.REQUEST_NAME):
+        raise InputError(
+            f"{folder.place.name}: is not there for the workers; they have to share this folder"
+        )
     glyphs = load_glyphs(request.config.glyphs)
     if glyphs.sha256 != request.glyphs_sha256:
         raise InputError(f"{request.config.glyphs}: the workers have other glyphs of this name")
     shard, known = job
-    entry = _find_or_make(out, shard, known, request, glyphs, lambda *_: None, threading.Event())
-    leave_entry(out, shard, entry)
+    entry = _find_or_make(folder, shard, known, request, glyphs, lambda *_: None, threading.Event())
+    leave_entry(folder, shard, entry)
 
 
-def _await_entry(out: Path, shard: PlannedShard) -> ShardEntry:
+def _await_entry(folder: Folder, shard: PlannedShard) -> ShardEntry:
     """Read what a worker has left; network file systems show a new file late."""
     until = time.monotonic() + _SEEN_WITHIN_S
-    while (entry := left_entry(out, shard)) is None:
+    while (entry := left_entry(folder, shard)) is None:
         if time.monotonic() > until:
             raise MmgenError(
-                f"{shard.path(out)}: a worker has made it, but it is not here; workers have to "
-                "share this folder"
+                f"{folder.place.where(relative_name(shard))}: a worker has made it, but it is not "
+                "here; workers have to share this folder"
             )
         time.sleep(_LOOK_EVERY_S)
     return entry
 
 
 def _find_or_make(
-    out: Path,
+    folder: Folder,
     shard: PlannedShard,
     known: ShardEntry | None,
     request: Request,
@@ -309,17 +316,32 @@ def _find_or_make(
     stopped: threading.Event,
 ) -> ShardEntry:
     """Check the shard that is there, or make it; `known` is what a writer vouched for."""
-    path, config, seed = shard.path(out), request.config, request.seed
     attributes = schema.attributes(
         canonical_json(request.portable_config),
-        seed,
+        request.seed,
         shard.split,
         request.glyphs_sha256,
         mmgen.__version__,
     )
-    if found := find_shard(path, shard, attributes, known):
+    if found := folder.find(shard, attributes, known):
         progress(shard.count, 0)
         return found
+    make = partial(_make, shard, attributes, request, glyphs, progress, stopped)
+    entry = folder.add(shard, known, make)
+    progress(0, entry.bytes)
+    return entry
+
+
+def _make(
+    shard: PlannedShard,
+    attributes: Mapping[str, Any],
+    request: Request,
+    glyphs: GlyphSet,
+    progress: Progress,
+    stopped: threading.Event,
+    path: Path,
+) -> ShardEntry:
+    config = request.config
     shape = (config.frames.high, *config.frame_shape)
     annotations = [*schema.ANNOTATIONS, *([schema.MASK] if request.masks else [])]
     truth = [name for name in TRUTH if name in annotations]
@@ -336,13 +358,11 @@ def _find_or_make(
                 config,
                 indices,
                 split=shard.split,
-                seed=seed,
+                seed=request.seed,
                 glyphs=glyphs,
                 out=frames[: len(indices)],
                 truth=truth,
             )
             writer.write(rendered.frames, vars(rendered))
             progress(len(indices), 0)
-        entry = writer.commit()
-    progress(0, entry.bytes)
-    return entry
+        return writer.commit()

@@ -6,9 +6,10 @@ machine and version can.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Protocol
 
 from mmgen.card import stored_config
@@ -18,7 +19,8 @@ from mmgen.errors import InputError
 from mmgen.glyphs import GlyphSet, is_path, load_glyphs
 from mmgen.shard import schema
 from mmgen.shard.codecs import DEFAULT, find_codec
-from mmgen.shard.manifest import Manifest, canonical_json, read_json_file
+from mmgen.shard.manifest import MAX_JSON_BYTES, Manifest, canonical_json, read_json_file
+from mmgen.shard.places import Place, find_place
 
 _MAX_SEQUENCES = 10**12
 _MAX_SHARDS = 10**6
@@ -101,10 +103,20 @@ def find_shard_size(asked: int | None, sequence_shape: tuple[int, ...]) -> int:
     return size
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a manifest by its name, or by the data set folder that holds it."""
-    path = path / schema.MANIFEST_NAME if path.is_dir() else path
+def read_manifest(address: str | os.PathLike[str]) -> Manifest:
+    """Read a manifest by its name, or by the data set that holds it, here or at an address."""
+    place = find_place(address)
+    if place.is_remote:
+        folder, _, name = os.fspath(address).rstrip("/").rpartition("/")
+        is_file = name.endswith(PurePath(schema.MANIFEST_NAME).suffix)
+        return read_manifest_in(find_place(folder), name) if is_file else read_manifest_in(place)
+    path = place.root / schema.MANIFEST_NAME if place.root.is_dir() else place.root
     return Manifest.from_json(read_json_file(path), str(path))
+
+
+def read_manifest_in(place: Place, name: str = schema.MANIFEST_NAME) -> Manifest:
+    """Read the manifest of a data set."""
+    return Manifest.from_json(place.read_text(name, MAX_JSON_BYTES), place.where(name))
 
 
 def find_origin(

@@ -18,7 +18,7 @@ _SAID_BY_THE_MANIFEST = ("preset", "config", "assignments", "train", "val", "tes
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @config_options
 @click.option("--train", type=int, default=10_000, show_default=True, help="Sequences to train on.")
 @click.option("--val", type=int, default=1_000, show_default=True, help="Sequences to validate.")
@@ -28,7 +28,6 @@ _SAID_BY_THE_MANIFEST = ("preset", "config", "assignments", "train", "val", "tes
     "--from",
     "origin",
     metavar="MANIFEST",
-    type=click.Path(path_type=Path),
     help="Make a data set again from its manifest.json, or the folder that holds it.",
 )
 @click.option("--shard-size", type=int, help="Sequences a shard.  [default: 8192, or 512 MiB raw]")
@@ -59,7 +58,7 @@ _SAID_BY_THE_MANIFEST = ("preset", "config", "assignments", "train", "val", "tes
 @click.pass_context
 def generate(
     ctx: click.Context,
-    out: Path,
+    out: str,
     preset: str,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -67,7 +66,7 @@ def generate(
     val: int,
     test: int,
     seed: int,
-    origin: Path | None,
+    origin: str | None,
     shard_size: int | None,
     workers: int | None,
     codec: str | None,
@@ -80,6 +79,9 @@ def generate(
 ) -> None:
     """Render sequences into HDF5 shards in the folder OUT.
 
+    OUT may be an address such as s3://bucket/folder (the extra s3 brings its driver): shards are
+    made on the disk that TMPDIR names, one a thread, and put there when they are complete.
+
     Killed at any moment, the same command finishes the job; the bytes are the same.
 
     Example: mmgen generate data/easy --set digits=1 --train 50000
@@ -89,6 +91,7 @@ def generate(
     from mmgen.progress import progress_bar
     from mmgen.request import find_origin, read_manifest
     from mmgen.shard import schema
+    from mmgen.shard.places import find_place
 
     part_of = _find_part(shards, task, cluster, workers, overwrite)
     if origin is None:
@@ -97,7 +100,7 @@ def generate(
     else:
         _refuse_what_contradicts(ctx)
         original = read_manifest(origin)
-        resolved, _ = find_origin(original, str(origin), ctx.params["glyphs"])
+        resolved, _ = find_origin(original, find_place(origin).name, ctx.params["glyphs"])
         counts = {name: split.count for name, split in original.splits.items()}
         seed = original.seed
         shard_size = original.shard_size if shard_size is None else shard_size
@@ -114,8 +117,10 @@ def generate(
     )
     planned = run.shards
     part = part_of(len(planned)) if part_of else range(len(planned))
-    is_committed = not overwrite and (out / schema.MANIFEST_NAME).is_file()
-    num_found = sum(1 for _ in out.glob("*/*.h5")) if is_committed else 0
+    place = find_place(out)
+    is_committed = not overwrite and place.exists(schema.MANIFEST_NAME)
+    looked_at = schema.SPLITS if is_committed else ()
+    num_found = sum(name.endswith(".h5") for split in looked_at for name in place.entries(split))
     total = sum(planned[number].count for number in part)
     with progress_bar("sequences", total, quiet=as_json) as progress:
         manifest: Manifest | None
@@ -126,9 +131,9 @@ def generate(
         else:
             manifest = run.finish(out, progress)
     if manifest:
-        _tell(out, manifest, as_json, is_old=num_found == len(planned))
+        _tell(place.name, manifest, as_json, is_old=num_found == len(planned))
     else:
-        _tell_part(out, part, len(planned), as_json)
+        _tell_part(place.name, part, len(planned), as_json)
 
 
 def _find_part(
@@ -170,7 +175,7 @@ def _find_part(
     return found
 
 
-def _tell(out: Path, manifest: "Manifest", as_json: bool, *, is_old: bool) -> None:
+def _tell(out: str, manifest: "Manifest", as_json: bool, *, is_old: bool) -> None:
     from mmgen.card import dataset_id
 
     told = told_as_json(out, manifest) | {"id": dataset_id(manifest)}
@@ -182,10 +187,10 @@ def _tell(out: Path, manifest: "Manifest", as_json: bool, *, is_old: bool) -> No
     click.echo(f"{out}: {told['id']}, {total} sequences in {told['shards']} shards, {size}{there}")
 
 
-def _tell_part(out: Path, part: range, num_shards: int, as_json: bool) -> None:
+def _tell_part(out: str, part: range, num_shards: int, as_json: bool) -> None:
     if as_json:
         bounds = [part.start, part.stop]
-        click.echo(json.dumps({"path": str(out), "part": bounds, "of": num_shards, "waits": True}))
+        click.echo(json.dumps({"path": out, "part": bounds, "of": num_shards, "waits": True}))
         return
     which = f"shards {part.start}..{part.stop - 1}" if part else "no shard"
     click.echo(f"{out}: {which} of {num_shards} done, waiting for the others")

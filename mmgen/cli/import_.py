@@ -10,7 +10,7 @@ from mmgen.cli.options import told_as_json
 
 @click.command("import")
 @click.argument("file", metavar="FILE.npy", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @click.option(
     "--split",
     metavar="SPLIT|SPLIT=N,...",
@@ -26,9 +26,11 @@ from mmgen.cli.options import told_as_json
 @click.option("--shard-size", type=int, help="Sequences a shard.  [default: 8192, or 512 MiB raw]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def import_(
-    file: Path, out: Path, split: str, axes: str | None, shard_size: int | None, as_json: bool
+    file: Path, out: str, split: str, axes: str | None, shard_size: int | None, as_json: bool
 ) -> None:
     """Write the sequences of an npy file as HDF5 shards in the folder OUT.
+
+    OUT may be an address such as s3://bucket/folder.
 
     The file is uint8 (T, N, H, W), as mnist_test_seq.npy is, or (T, N, H, W, 3) in colour. Nothing
     is known but the frames: digits, positions and the config stay unknown.
@@ -39,13 +41,15 @@ def import_(
     """
     from mmgen.imports import import_dataset, open_source, parse_splits
     from mmgen.progress import progress_bar
+    from mmgen.shard.places import find_place
 
     source = open_source(file, axes)
     splits = parse_splits(split, source)
     total = sum(last - first for first, last in splits.values())
     with progress_bar("sequences", total, quiet=as_json) as progress:
         manifest = import_dataset(source, out, splits, shard_size=shard_size, progress=progress)
-    told = told_as_json(out, manifest)
+    name = find_place(out).name
+    told = told_as_json(name, manifest)
     trains_on_test = "train" in splits and (source.is_published or "test" in splits)
     if as_json:
         told["source"] = {"sha256": source.sha256, "is_published": source.is_published}
@@ -53,7 +57,7 @@ def import_(
         return
     rest = f" of {source.shape[0]}" if total < source.shape[0] else ""
     size = f"{told['bytes'] / 1e6:.1f} MB"
-    click.echo(f"{out}: {total}{rest} sequences in {told['shards']} shards, {size}")
+    click.echo(f"{name}: {total}{rest} sequences in {told['shards']} shards, {size}")
     if source.is_published:
         click.echo(f"{file} is the published test set of Srivastava et al. 2015")
     if trains_on_test:

@@ -57,11 +57,11 @@ def open_data(data: str) -> "DataSet":
     return open_dataset(data)
 
 
-def told_as_json(out: Path, manifest: "Manifest") -> dict[str, Any]:
+def told_as_json(out: str, manifest: "Manifest") -> dict[str, Any]:
     """Say where a data set is and how large, as the --json of what made it does."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     return {
-        "path": str(out),
+        "path": out,
         "splits": {name: split.count for name, split in manifest.splits.items()},
         "shards": len(shards),
         "bytes": sum(shard.bytes for shard in shards),
