@@ -106,24 +106,28 @@ class ShardCache:
         """
         self._after_fork()
         wanted = {shard.sha256: shard for shard in shards}
+        # A thread that reads may take one out of here at any moment: it is looked at only once.
         for sha256 in set(self._ahead) - set(wanted):
-            _let_go(self._ahead.pop(sha256))
+            if unwanted := self._ahead.pop(sha256, None):
+                _let_go(unwanted)
         while len(self._threads) < _NUM_THREADS:
             # Daemons: a process that ends does not wait for shards that nobody will read.
             thread = threading.Thread(target=self._work, name="fetch-ahead", daemon=True)
             self._threads.append(thread)
             thread.start()
         for sha256, shard in wanted.items():
-            if sha256 not in self._ahead or _found_no_room(self._ahead[sha256]):
-                self._ahead[sha256] = _Coming()
-                self._tasks.put((shard, self._ahead[sha256]))
+            coming = self._ahead.get(sha256)
+            if coming is None or _found_no_room(coming):
+                coming = self._ahead[sha256] = _Coming()
+                self._tasks.put((shard, coming))
 
     def close(self) -> None:
         """Stop fetching, and let go of what was fetched ahead and never asked for; for good."""
         self._after_fork()
         self._is_closing.set()
         for sha256 in list(self._ahead):
-            _let_go(self._ahead.pop(sha256))
+            if unwanted := self._ahead.pop(sha256, None):
+                _let_go(unwanted)
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
@@ -229,7 +233,9 @@ def _sha256(descriptor: int) -> str:
 
 
 def _found_no_room(coming: _Coming) -> bool:
-    return coming.done() and coming.exception() is None and coming.result() is None
+    if not coming.done() or coming.cancelled():  # by who asked for it meanwhile
+        return False
+    return coming.exception() is None and coming.result() is None
 
 
 def _let_go(coming: _Coming) -> None:
