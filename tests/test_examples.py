@@ -1,7 +1,9 @@
 """The examples run as they stand."""
 
 import os
+import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -24,3 +26,45 @@ def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     assert "Error" not in printed  # a failing shell line does not fail its cell
     assert (tmp_path / "quickstart" / "rollout.gif").is_file()
+
+
+def run_example(name: str, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *arguments.split()])
+    import_module(name).main()
+
+
+def test_the_plain_loop_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for steps in (2, 3):
+        run_example("plain_loop", f"--steps {steps} --batch-size 2", monkeypatch)
+    first, goes_on, last = capsys.readouterr().out.splitlines()
+    told = r"squared error per frame \d+\.\d  \(repeating the last frame: \d+\.\d\)"
+    assert re.fullmatch(r"step 2/2  " + told, first)
+    assert goes_on == "plain_loop.pt: goes on after step 2"
+    assert re.fullmatch(r"step 3/3  " + told, last)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_the_lightning_loop_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning", reason="the extra `lightning` is not installed")
+    monkeypatch.chdir(tmp_path)
+    tiny = "--batch-size 2 --val-every 1 --val-sequences 2"
+    run_example("lightning_loop", f"{tiny} --steps 1", monkeypatch)
+    run_example("lightning_loop", f"{tiny} --steps 2 --resume lightning_loop.ckpt", monkeypatch)
+    told = [line for line in capsys.readouterr().out.splitlines() if "squared error" in line]
+    assert [line.partition(":")[0] for line in told] == ["step 1", "step 2"]
+
+
+def test_the_openstl_loaders_say_what_is_in_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("openstl_loaders", "--batch-size 2 --train 5 --val 3 --test 3", monkeypatch)
+    train, val, test, speed = capsys.readouterr().out.splitlines()
+    assert train.startswith("train: 5 sequences, 2 batches (2, 10, 1, 64, 64) -> ")
+    assert val.startswith("val: 3 sequences, 2 batches ")
+    assert test.startswith("test: 3 sequences, 2 batches ")
+    assert re.fullmatch(r"\d+ sequences/s in this process", speed)

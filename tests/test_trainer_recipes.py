@@ -1,18 +1,18 @@
-"""The recipes of the front page: our data in other people's training loops."""
+"""The functions of examples/: our data in other people's training loops."""
 
 from itertools import islice
 
 import numpy as np
+import openstl_loaders
+import plain_loop
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from trainer_data import make_data, stored
 
 import trainer
 
 CONTEXT = 4  # of 8 frames of 30 x 30
+SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
@@ -20,118 +20,77 @@ def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("recipes") / "data")
 
 
-class Linear(nn.Module):
-    """Predicts every future pixel from the same pixel of the context."""
-
-    def __init__(self):
-        super().__init__()
-        self.map = nn.Linear(CONTEXT, 8 - CONTEXT)
-
-    def forward(self, context):  # (B, T, H, W)
-        return self.map(context.movedim(1, -1)).movedim(-1, 1)
-
-
-def test_a_plain_pytorch_loop_learns_and_resumes(data):
-    def train(model, stream, steps):
-        optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
-        losses = []
-        for batch in islice(stream, steps):
-            frames = batch.to("cpu").frames.float() / 255
-            loss = F.mse_loss(model(frames[:, :CONTEXT]), frames[:, CONTEXT:])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
-
+def plain_parts(data):
     torch.manual_seed(0)
-    model, stream = Linear(), trainer.SequenceStream(data, batch_size=4, seed=0)
-    first = train(model, stream, 20)
-    state = stream.state_dict()
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tail = train(model, stream, 10)
-    assert np.mean(tail) < 0.5 * np.mean(first[:5])
+    model = plain_loop.make_model(CONTEXT, 8 - CONTEXT, channels=8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    return model, optimizer, trainer.SequenceStream(data, batch_size=4, seed=0)
 
-    model.load_state_dict(weights)
-    resumed = trainer.SequenceStream(data, batch_size=4, seed=0)
-    resumed.load_state_dict(state)
-    assert train(model, resumed, 10) == tail
+
+def test_a_plain_pytorch_loop_learns_and_resumes(data, tmp_path):
+    def train(parts, steps):
+        return [loss.item() for loss, _ in plain_loop.train(*parts, steps, CONTEXT)]
+
+    parts = plain_parts(data)
+    first = train(parts, 20)
+    plain_loop.save(tmp_path / "saved.pt", *parts)
+    tail = train(parts, 10)
+    assert np.mean(tail) < 0.8 * np.mean(first[:2])
+
+    parts = plain_parts(data)
+    plain_loop.load(tmp_path / "saved.pt", *parts)
+    assert train(parts, 10) == tail
+
+
+def test_a_plain_pytorch_loop_compares_with_the_last_frame(data):
+    (_, copy), *_ = plain_loop.train(*plain_parts(data), 1, CONTEXT)
+    (batch,) = islice(trainer.SequenceStream(data, batch_size=4, seed=0), 1)
+    frames = batch.frames.numpy() / 255
+    error = np.square(frames[:, CONTEXT:] - frames[:, CONTEXT - 1 : CONTEXT]).mean()
+    assert copy.item() == pytest.approx(error, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own, about everything one leaves out
-def test_lightning_trains_on_a_stream(data, tmp_path):
-    lightning = pytest.importorskip("lightning", reason="the extra `lightning` is not installed")
+def test_lightning_trains_on_a_stream_and_resumes(data, tmp_path):
+    pytest.importorskip("lightning", reason="the extra `lightning` is not installed")
+    import lightning_loop
 
-    class Module(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.model = Linear()
-            self.seen, self.looked = [], []
+    class Watched(lightning_loop.Predictor):
+        def training_step(self, batch, number):
+            seen.append(batch.index.tolist())
+            return super().training_step(batch, number)
 
-        def loss(self, frames):
-            frames = frames.float() / 255
-            return F.mse_loss(self.model(frames[:, :CONTEXT]), frames[:, CONTEXT:])
+        def validation_step(self, item, number):
+            looked.extend(item[1]["index"].tolist())
+            super().validation_step(item, number)
 
-        def training_step(self, batch, _):
-            self.seen.append(batch.index.tolist())
-            return self.loss(batch.frames)
+    def fit(steps, resume=None):
+        model, _, stream = plain_parts(data)
+        return lightning_loop.fit(
+            Watched(model, stream, CONTEXT),
+            trainer.SequenceDataset(data, "val"),
+            steps=steps,
+            val_every=4,
+            resume=resume,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
 
-        def validation_step(self, batch, _):
-            frames, truth = batch
-            self.looked += truth["index"].tolist()
-            self.log("val_loss", self.loss(frames))
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    stream = trainer.SequenceStream(data, batch_size=4, seed=1)
-    val = DataLoader(trainer.SequenceDataset(data, "val"), batch_size=2)
-    module = Module()
-    fitter = lightning.Trainer(
-        max_steps=6,
-        limit_train_batches=6,  # an epoch of Lightning's: the stream has no end
-        num_sanity_val_steps=0,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    fitter.fit(module, DataLoader(stream, batch_size=None), val)
-    assert module.seen == [
-        batch.index.tolist()
-        for batch in islice(trainer.SequenceStream(data, batch_size=4, seed=1), 6)
-    ]
-    assert module.looked == [0, 1, 2, 3, 4]
-    assert fitter.callback_metrics["val_loss"] > 0
-
-
-class OpenSTLSequences(trainer.SequenceDataset):
-    """A split as OpenSTL's experiments ask for it."""
-
-    mean, std, data_name = 0, 1, "mnist"
-
-
-def as_openstl(items):
-    """Collate into (context, target), float32 (B, T, C, H, W) in [0, 1]."""
-    frames = torch.stack([frames for frames, _ in items]).float()[:, :, None] / 255
-    return frames[:, :CONTEXT], frames[:, CONTEXT:]
+    seen, looked = [], []
+    fitter = fit(6)
+    fitter.save_checkpoint(tmp_path / "saved.ckpt")
+    assert looked == [0, 1, 2, 3, 4]
+    assert fitter.callback_metrics["val"] > 0
+    fit(9, tmp_path / "saved.ckpt")
+    stream = trainer.SequenceStream(data, batch_size=4, seed=0)
+    assert seen == [batch.index.tolist() for batch in islice(stream, 9)]
 
 
 def test_openstl_gets_its_dataloaders(data):
     """What BaseExperiment and its data module read of `dataloaders=`, (train, val, test)."""
-    dataloaders = tuple(
-        DataLoader(
-            OpenSTLSequences(data, split, annotations=False),
-            batch_size=4,
-            shuffle=split == "train",
-            drop_last=split == "train",
-            collate_fn=as_openstl,
-        )
-        for split in ("train", "val", "test")
-    )
-    train, val, test = dataloaders
+    train, val, test = openstl_loaders.make_loaders(data, 4, CONTEXT)
     assert (len(train), len(val), len(test)) == (5, 2, 2)  # steps_per_epoch = len(train_loader)
     dataset = test.dataset
     assert (dataset.mean, dataset.std, dataset.data_name) == (0, 1, "mnist")
@@ -142,3 +101,12 @@ def test_openstl_gets_its_dataloaders(data):
     context, target = (torch.cat(parts) for parts in zip(*test, strict=True))
     assert torch.equal(context, frames[:, :CONTEXT])
     assert torch.equal(target, frames[:, CONTEXT:])
+
+
+def test_openstl_gets_colour_as_channels():
+    data = "live:srivastava?color=random&canvas=40"
+    _, _, test = openstl_loaders.make_loaders(data, 2, num_sequences=dict.fromkeys(SPLITS, 2))
+    ((context, target),) = test
+    assert context.shape == target.shape == (2, 10, 3, 40, 40)
+    frames, _ = trainer.SequenceDataset(data, "test", num_sequences=2)[1]
+    assert torch.equal(target[1, 3], frames[13].movedim(-1, 0) / 255)
