@@ -266,7 +266,7 @@ def start_larger(object_store, start_python, run_mmgen, tmp_path):
         until = time.monotonic() + 30
         while object_store.requests("PUT", f"{PATH}/train/train-000002.h5.json") == before:
             assert time.monotonic() < until
-            time.sleep(0.002)
+            time.sleep(0.02)
         return writer, options, files(tmp_path / "larger")
 
     return start
