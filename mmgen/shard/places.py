@@ -92,10 +92,11 @@ class LocalPlace:
         path = self.path(folder) if folder else self.root
         if not path.is_dir():
             return {}
-        return {
-            entry.name: None if entry.is_dir() else entry.lstat().st_size
-            for entry in sorted(path.iterdir())
-        }
+        found: dict[str, int | None] = {}
+        for entry in sorted(path.iterdir()):
+            with suppress(FileNotFoundError):  # renamed or removed this moment
+                found[entry.name] = None if entry.is_dir() else entry.lstat().st_size
+        return found
 
     def read_text(self, relative: str, max_bytes: int) -> str:
         """Read a small UTF-8 file; InputError if it is missing, larger or no text."""
