@@ -176,7 +176,7 @@ class Run:
                 f"{place.name}: cannot be overwritten, for nothing can be renamed there and half a "
                 "set would be left behind; name another folder, or delete it first"
             )
-        out = place.root.resolve()  # `.` and links cannot be renamed
+        out = Path(os.path.realpath(place.root))  # `.` and links cannot be renamed
         beside = out.with_name(f"{out.name}.new{schema.PARTIAL_SUFFIX}")
         old = out.with_name(f"{out.name}.old{schema.PARTIAL_SUFFIX}")
         if old.is_dir() and not out.exists():  # killed between the two renames below

@@ -1,5 +1,6 @@
 """Check a stored data set: file hashes, chunk checksums, and sequences rendered again."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from mmgen.errors import ShardError
 from mmgen.generate import TRUTH, Block, block_length, render
+from mmgen.glyphs import is_path
 from mmgen.request import find_origin
 from mmgen.shard import schema
 from mmgen.shard.checks import REMEDY
+from mmgen.shard.manifest import Manifest
 from mmgen.shard.reader import DataSet, Sequence, Shard, Split
 
 
@@ -24,6 +27,11 @@ def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[s
                 shard = split.shard(number)
                 _read_all(shard, progress)
                 stored[shard.where] = shard.stored
+                if contradicted := _contradicted(shard, dataset.manifest):
+                    yield (
+                        f"{shard.where}: was written with another {contradicted} than "
+                        f"{schema.MANIFEST_NAME} says; get the manifest that belongs to it"
+                    )
             except ShardError as error:
                 yield str(error)
     # A reader copes without some datasets, so that nothing but this misses one that was taken out.
@@ -32,6 +40,23 @@ def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[s
     for where, names in stored.items():
         if missing := ", ".join(sorted(expected - names)):
             yield f"{where}: {missing} missing, which other shards or the config have; {REMEDY}"
+
+
+def _contradicted(shard: Shard, manifest: Manifest) -> str | None:
+    """Name what a shard says of itself, and its manifest otherwise; None if they agree."""
+    origin = shard.origin()
+    try:
+        config = json.loads(origin["config"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return "config"
+    listed = manifest.config
+    if config and listed and is_path(str(listed.get("glyphs"))):
+        listed = listed | {"glyphs": config.get("glyphs")}  # a shard does not say where they lay
+    if config != listed:
+        return "config"
+    if origin.get("glyphs_sha256") != manifest.glyphs.get("sha256", "unknown"):
+        return "glyph set"
+    return "codec" if shard.codec not in (None, manifest.codec) else None
 
 
 def _read_all(shard: Shard, progress: Callable[[int], None]) -> None:

@@ -40,7 +40,7 @@ def test_each_damaged_shard_is_named_once(copied_dataset):
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
     truncated.write_bytes(truncated.read_bytes()[:-1])
-    problems = "cannot be opened", "is not the file that the manifest lists", "has "
+    problems = "is missing", "is not the file that the manifest lists", "has "
     for name, problem, line in zip(SHARDS, problems, damage_of(copied_dataset), strict=True):
         assert line.startswith(f"{copied_dataset / name}: {problem}")
 
@@ -166,3 +166,33 @@ def test_regrowing_needs_config_and_glyphs_of_the_set(copied_dataset, edit_manif
     edit_manifest(copied_dataset, lambda data: data.update(config=None))
     with pytest.raises(InputError, match="was imported; there is no config to render it from"):
         difference_of(copied_dataset)
+
+
+def test_a_flipped_bit_is_named_by_shard_and_sequence(copied_dataset):
+    path = copied_dataset / "train" / "train-000001.h5"
+    with h5py.File(path) as file:
+        chunk = file["frames"].id.get_chunk_info(4)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(content)
+    (line,) = damage_of(copied_dataset)
+    assert line.startswith(f"{path}: is not the file that the manifest lists (SHA-256 differs)")
+    assert "damaged (sequence 11), or" in line  # 7 sequences a shard, the fifth of the second
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda data: data["config"].update(canvas="64x64"), "config"),
+        (lambda data: data.update(config=None), "config"),
+        (lambda data: data.update(codec="lz4"), "codec"),
+        (lambda data: data["glyphs"].update(sha256="0" * 64), "glyph set"),
+    ],
+)
+def test_a_manifest_that_contradicts_its_shards_is_told(
+    copied_dataset, edit_manifest, change, what
+):
+    edit_manifest(copied_dataset, change)
+    lines = damage_of(copied_dataset)
+    assert len(lines) == 6
+    assert all(f": was written with another {what} than manifest.json says" in x for x in lines)

@@ -4,11 +4,15 @@ A shard is untrusted: whoever wrote the file may have written the manifest that 
 """
 
 import hashlib
+import json
 import math
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib import import_module
 from io import FileIO
 from pathlib import Path
@@ -27,6 +31,9 @@ REMEDY = "delete the file and run the same `mmgen generate` or `mmgen import` ag
 _KNOWN = tuple(dict.fromkeys((*schema.MANDATORY, *schema.ANNOTATIONS, schema.MASK)))
 _MAX_DEFLATE_RATIO = 1100  # the format cannot pack tighter than 1032 to 1
 
+_LOOK_S = 30
+_NAMED = 5  # sequences that a message names
+
 FileState = tuple[int, ...]
 
 
@@ -34,6 +41,10 @@ def open_file(path: Path) -> int:
     """Return a descriptor of a regular file; a pipe or a device is refused, not waited for."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"{path}: is missing; run the same `mmgen generate` or `mmgen import` again"
+        ) from error
     except OSError as error:
         raise ShardError(f"{path}: cannot be opened ({error.strerror}); {REMEDY}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -51,7 +62,7 @@ def check_identity(
     """
     status = os.fstat(descriptor)
     size = status.st_size
-    state = (status.st_dev, status.st_ino, size, status.st_mtime_ns)
+    state = state_of(status)
     if identified.get(entry.name) == state:
         return
     if size != entry.bytes:
@@ -62,10 +73,43 @@ def check_identity(
     with Path(_by_descriptor(descriptor)).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
             raise ShardError(
-                f"{where}: is not the file that the manifest lists (SHA-256 differs): damaged, or "
-                f"of another data set; {REMEDY}"
+                f"{where}: is not the file that the manifest lists (SHA-256 differs): damaged"
+                f"{_damaged_sequences(descriptor, entry)}, or of another data set; {REMEDY}"
             )
     identified[entry.name] = state
+
+
+def state_of(status: os.stat_result) -> FileState:
+    """Return what changes where a file does."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _damaged_sequences(descriptor: int, entry: ShardEntry) -> str:
+    """Say which sequences of a damaged file do not match their checksums, as far as it opens.
+
+    Another process looks, for some seconds at most: on some damage HDF5 loops for ever.
+    """
+    described = json.dumps([sys.path, descriptor, asdict(entry)])
+    look = (
+        "import json, sys; sys.path, descriptor, entry = json.loads(sys.argv[1]); "
+        "from mmgen.shard.file import damaged_rows; print(*damaged_rows(descriptor, entry))"
+    )
+    try:
+        looked = subprocess.run(
+            [sys.executable, "-c", look, described],
+            pass_fds=[descriptor],
+            capture_output=True,
+            text=True,
+            timeout=_LOOK_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    rows = [entry.first + int(row) for row in looked.stdout.split()]
+    if not rows:
+        return " (no sequence of it, or not to be told which)"
+    more = ", ..." if len(rows) > _NAMED else ""
+    return f" (sequence {', '.join(map(str, rows[:_NAMED]))}{more})"
 
 
 def _by_descriptor(descriptor: int) -> str:

@@ -153,11 +153,39 @@ class Shard:
         with checks.opened(self.where, self._descriptor) as file:
             return {name: file[name][()] for name in schema.ANNOTATIONS if name in self.stored}
 
+    def origin(self) -> dict[str, Any]:
+        """Read the root attributes."""
+        with checks.opened(self.where, self._descriptor) as file:
+            return {name: schema.plain(value) for name, value in file.attrs.items()}
+
+    @property
+    def codec(self) -> str | None:
+        """Name of the codec of its frames, None for a foreign one."""
+        return self._chunks.codec.name if self._chunks else None
+
     def masks(self, first: int, last: int) -> NDArray[np.uint8]:
         """Read the masks of some rows, uint8 (last - first, T, H, W), of a shard that has them."""
         with checks.opened(self.where, self._descriptor) as file:
             masks: NDArray[np.uint8] = file[schema.MASK][first:last]
             return masks
+
+
+def damaged_rows(descriptor: int, described: Mapping[str, Any]) -> list[int]:
+    """Return the rows that do not match their checksums in a file that is known to be damaged.
+
+    described  its entry in the manifest
+    raises     ShardError where the file does not even open
+    """
+    entry = ShardEntry(**described)
+    known = {entry.name: checks.state_of(os.fstat(descriptor))}
+    shard = Shard(entry.name, descriptor, entry, {}, known)
+    buffer, rows = memoryview(bytearray(math.prod(shard.sequence_shape))), []
+    for row in range(entry.count):
+        try:
+            shard.read_bytes(row, buffer)
+        except ShardError:
+            rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,10 @@ class Manifest:
             raise InputError(f"{where}: splits {sorted(unknown)} do not exist")
         if not splits:
             raise InputError(f"{where}: lists no split; is this a data set?")
+        if not (version := fields.take("version", str)).isprintable():
+            raise InputError(f"{where}: version is no text that can be shown")
         return cls(
-            version=fields.take("version", str),
+            version=version,
             config=fields.take("config", (dict, type(None))),
             seed=fields.count("seed", limit=2**63),
             glyphs=_read_glyphs(_Fields(fields.take("glyphs", dict), f"{where}: glyphs")),

@@ -47,6 +47,8 @@ def find_place(address: str | os.PathLike[str]) -> "Place":
     nobody knows the scheme or its driver is not installed.
     """
     text = os.fspath(address)
+    if not text:
+        raise InputError("the address of a data set is empty; name a folder")
     scheme, separator, rest = text.partition("://")
     if not separator or "/" in scheme:
         return LocalPlace(Path(text))

@@ -95,6 +95,7 @@ class Split:
         self._forget_files()
 
     def _forget_files(self) -> None:
+        self._process = os.getpid()
         self._slots: OrderedDict[int, _Slot] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -162,6 +163,8 @@ class Split:
 
     def shard(self, number: int) -> Shard:
         """Return an open shard; the least recently used one is let go when there are many."""
+        if self._process != os.getpid():  # after a fork a lock may be that of a thread left behind
+            self._forget_files()
         with self._lock:
             slot = self._slots.setdefault(number, _Slot())
             self._slots.move_to_end(number)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+import h5py  # noqa: F401
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -23,7 +24,8 @@ _MAX_CHUNK_BYTES = 1 << 20
 
 # HDF5 runs one call at a time anyway, but not every h5py release guards its direct-chunk calls.
 HDF5_LOCK = threading.Lock()
-# A child that is forked while another thread is in HDF5 would wait for that thread for ever.
+# A child that is forked while another thread is in HDF5 would wait for that thread for ever. h5py,
+# imported before, does the same with its own lock; so a fork takes the two as everybody does.
 os.register_at_fork(
     before=HDF5_LOCK.acquire,
     after_in_parent=HDF5_LOCK.release,

@@ -266,6 +266,8 @@ def find_shard(
     """
     if not path.exists():
         return None
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ShardError(f"{path}: is no file; delete it, or overwrite the data set")
     found = describe_shard(path, planned.first, planned.count)
     if known is None:
         problem = _origin_problem(path, planned, attributes)
