@@ -177,6 +177,16 @@ def test_workers_of_a_data_loader_keep_the_order(data, address, workers, start):
         assert torch.equal(found.num_frames, expected.num_frames)
 
 
+def test_workers_that_live_on_refuse_to_begin_again(data):
+    """They are ahead of what was consumed, each by another number of batches."""
+    stream = SequenceStream(data, 4, seed=1)
+    loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=True)
+    assert [batch.index.tolist() for batch in islice(loader, 5)] == expected_order(0, 5)
+    stream.step = 5
+    with pytest.raises(InputError, match=r"a worker begins once, .* persistent_workers=False"):
+        next(iter(loader))
+
+
 def test_a_stream_pickles_at_its_step(data):
     stream = SequenceStream(data, 4, seed=1)
     take(stream, 3)

@@ -86,8 +86,10 @@ class SequenceStream(IterableDataset[Batch]):
     cache       where shards of remote data go; by default 20 GB in the user's cache folder
 
     Under `DataLoader(stream, batch_size=None, num_workers=W)` worker w reads every W-th batch, so
-    the order is the same. The workers have copies of the stream: set `stream.step` to the number of
-    batches consumed before saving its state.
+    the order is the same. It needs batch_size=None: what comes is a Batch already. The workers have
+    copies of the stream: set `stream.step` to the number of batches consumed before saving its
+    state, or before a new `iter` of the loader. That makes new copies, but not where the workers
+    live on (persistent_workers=True): they refuse to begin again.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class SequenceStream(IterableDataset[Batch]):
         check_agreement(self.sources)
         self.batch_size = batch_size
         self.step = 0
+        self._has_begun_in_worker = False
         self._rank, self._num_ranks = rank, num_ranks
         self._readers, self._pin_memory = readers, pin_memory
         self._order = _order_of(self.sources, list(weighted.values()), batch_size, seed)
@@ -149,9 +152,19 @@ class SequenceStream(IterableDataset[Batch]):
         self.step = state["step"]
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Yield batches from the current step on, for ever; one iterator at a time."""
+        """Yield batches from the current step on, for ever; one iterator at a time.
+
+        raises  InputError in a worker that has begun before
+        """
         worker = get_worker_info()
         place, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        # Workers read ahead, each by another number of batches, and never hear of `step` set later.
+        if self._has_begun_in_worker:
+            raise InputError(
+                "a worker begins once, where its copy of the stream was; to iterate again, set "
+                "stream.step and use DataLoader(..., persistent_workers=False)"
+            )
+        self._has_begun_in_worker = worker is not None
         memory = Memory(self.batch_size // self._num_ranks, self.sequence_shape, self._pin_memory)
         read = partial(_read_planned, self.sources, memory=memory)
         planned = self._plan(self.step + place, stride)
