@@ -8,7 +8,14 @@ from trainer_data import make_data
 
 from mmgen.presets import load_config
 from trainer.errors import InputError
-from trainer.source import absolute, as_weighted, open_source, parse_live, parse_weighted
+from trainer.source import (
+    absolute,
+    as_weighted,
+    find_source,
+    open_source,
+    parse_live,
+    parse_weighted,
+)
 
 
 def test_live_addresses_name_preset_or_file_seed_and_fields(tmp_path):
@@ -39,6 +46,7 @@ def test_live_addresses_name_preset_or_file_seed_and_fields(tmp_path):
         ("live:easy?seed=-1", f"live:easy?seed=-1: seed is no whole number from 0 to {2**63 - 1}"),
         ("live:easy?seed=", f"live:easy?seed=: seed is no whole number from 0 to {2**63 - 1}"),
         ("live:easy?seed=1&seed=x", "live:easy?seed=1&seed=x: seed is no whole number from 0 to "),
+        (f"live:easy?seed={'9' * 5000}", f"live:easy?seed={'9' * 5000}: seed is no whole number "),
         (f"live:easy?seed={2**63}", f"live:easy?seed={2**63}: seed is no whole number from 0 to "),
         ("live:easy?canvas=20", "live:easy?canvas=20: canvas: 20x20 is smaller than a glyph of "),
         ("live:easy?glyphs=none.npz", "live:easy?glyphs=none.npz: "),
@@ -79,11 +87,36 @@ def test_weights_stand_behind_the_last_equals_sign(tmp_path, monkeypatch):
         (["A=nan"], "A=nan: a weight is a number above 0"),
         (["A=inf"], "A=inf: a weight is a number above 0"),
         (["A=1", "A=2"], "A: is named twice; add its weights up"),
+        ([""], "DATA is empty; name a data set's folder or address, or live:PRESET"),
+        (["=0.7"], "DATA is empty; name a data set's folder or address, or live:PRESET"),
     ):
         with pytest.raises(InputError, match=f"^{line}$"):
             parse_weighted(words)
-    with pytest.raises(InputError, match=r"^A=0: "):
-        as_weighted({"A": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("weight", "written"),
+    [(0.0, "0"), (10**400, "inf"), (None, "nan"), ("much", "nan")],
+    ids=["zero", "huge", "none", "word"],
+)
+def test_a_weight_is_a_finite_number_above_0(weight, written):
+    with pytest.raises(InputError, match=f"^A={written}: a weight is a number above 0$"):
+        as_weighted({"A": weight})
+
+
+def test_data_that_name_nothing_are_refused():
+    with pytest.raises(InputError, match=r"^no DATA; name a data set's folder or address, or li"):
+        as_weighted({})
+    for find in (open_source, find_source):
+        with pytest.raises(InputError, match=r"^DATA is empty; name a data set's folder or addr"):
+            find("", "train")
+
+
+@pytest.mark.parametrize("frames", ["9" * 5000, f"{'9' * 5000}..6"], ids=["one", "range"])
+def test_a_config_of_absurd_lengths_shortens_nothing(copied_dataset, edit_manifest, frames):
+    edit_manifest(copied_dataset, lambda data: data["config"].update(frames=frames))
+    source = open_source(copied_dataset, "train")
+    assert source.shortest == source.sequence_shape[0]
 
 
 def test_addresses_are_kept_so_that_they_hold_in_any_folder(tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ LIVE_SEQUENCES = 1000  # as many are looked at where nobody says how many
 # entering a call costs as much as two sequences.
 _RENDERED_BYTES = 16 << 20
 _MAX_SHARDS_KEPT = 16
+_WHAT_TO_NAME = "name a data set's folder or address, or live:PRESET"
 _BESIDE_FRAMES = tuple(f.name for f in fields(reader.Sequence) if f.name != "frames")
 
 
@@ -99,7 +100,8 @@ class StoredSource:
         frames = (self._stored.manifest.config or {}).get("frames")
         low = str(frames).partition("..")[0]
         stored = self.sequence_shape[0]
-        return min(int(low), stored) if low.isdecimal() else stored
+        is_short = low.isdecimal() and len(low) < 10  # int() refuses thousands of digits
+        return min(int(low), stored) if is_short else stored
 
     @property
     def fingerprint(self) -> str:
@@ -227,7 +229,8 @@ def parse_live(address: str) -> tuple[GeneratorConfig, int]:
     assignments = [word for word in words if word.partition("=")[0] != "seed"]
     if not name:
         raise InputError(f"{address}: names no preset; write live:srivastava or live:FILE.toml")
-    if not all(seed.isdecimal() and int(seed) < 2**63 for seed in seeds):
+    # int() refuses thousands of digits.
+    if not all(s.isdecimal() and len(s) < 20 and int(s) < 2**63 for s in seeds):
         raise InputError(f"{address}: seed is no whole number from 0 to {2**63 - 1}")
     try:
         is_file = name.endswith(".toml")
@@ -243,6 +246,7 @@ def parse_live(address: str) -> tuple[GeneratorConfig, int]:
 
 def open_source(address: Address, split: str, cache: ShardCache | None = None) -> Source:
     """Open a split of DATA, remote shards through a cache; InputError if it is none or lacks it."""
+    _check_named(address)
     if is_live(address):
         return LiveSource(str(address), split)
     return StoredSource(str(address), open_dataset(address, cache)[split])
@@ -250,6 +254,7 @@ def open_source(address: Address, split: str, cache: ShardCache | None = None) -
 
 def find_source(address: Address, split: str) -> Source | None:
     """Open a split of DATA, None if the data set has no such split."""
+    _check_named(address)
     if is_live(address):
         return LiveSource(str(address), split)
     dataset = open_dataset(address)
@@ -267,13 +272,30 @@ def absolute(address: Address) -> str:
 
 
 def as_weighted(data: Address | Mapping[str, float]) -> dict[str, float]:
-    """Return address -> weight of what may be one address; InputError for a weight that is none."""
+    """Return address -> weight of one address or several; InputError for none or a bad weight."""
     given = data if isinstance(data, Mapping) else {data: 1.0}
-    weighted = {str(address): weight for address, weight in given.items()}
+    if not given:
+        raise InputError(f"no DATA; {_WHAT_TO_NAME}")
+    weighted = {str(address): _as_float(weight) for address, weight in given.items()}
     for address, weight in weighted.items():
+        _check_named(address)
         if not 0 < weight < math.inf:
             raise InputError(f"{address}={weight:g}: a weight is a number above 0")
     return weighted
+
+
+def _as_float(weight: Any) -> float:
+    try:
+        return float(weight)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _check_named(address: Address) -> None:
+    if not str(address):  # a path of no name would be the working folder
+        raise InputError(f"DATA is empty; {_WHAT_TO_NAME}")
 
 
 def parse_weighted(words: Sequence[str]) -> dict[str, float]:
