@@ -92,12 +92,69 @@ def test_a_state_of_another_order_is_refused(data, short):
 
 def test_what_cannot_be_cut_into_batches_is_refused(data):
     for options, line in (
-        ({"batch_size": 0}, "batch_size: 0 is out of range, allowed is 1 or more"),
+        ({"batch_size": 0}, "batch_size: 0 is no whole number from 1 to "),
         ({"batch_size": 23}, "batch_size: 23 is more than the 22 sequences there are; lower "),
         ({"batch_size": 4, "num_ranks": 3}, "batch_size: 4 is not divisible by 3 ranks; choose "),
     ):
         with pytest.raises(InputError, match=f"^{line}"):
             SequenceStream(data, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "allowed"),
+    [
+        ("batch_size", (2.0, "4", None, -1, 10**19), f"from 1 to {2**31 - 1}"),
+        ("seed", (3.0, "x", None, -1, 2**63), f"from 0 to {2**63 - 1}"),
+        ("readers", (2.5, 0, -1), f"from 1 to {2**31 - 1}"),
+        ("num_ranks", (2.0, 0), f"from 1 to {2**31 - 1}"),
+        ("rank", (1.0, 2, -1), "from 0 to 1"),
+    ],
+)
+def test_what_is_no_whole_number_in_range_is_refused(data, name, values, allowed):
+    for value in values:
+        with pytest.raises(InputError, match=rf"^{name}: .* is no whole number {allowed}$"):
+            SequenceStream(data, **{"batch_size": 4, "num_ranks": 2, name: value})
+
+
+def test_numbers_of_numpy_leave_a_state_that_torch_loads(data, short, tmp_path):
+    stream = SequenceStream(
+        {data: np.float32(1), short: 1}, np.int32(4), seed=np.int64(3), readers=np.int8(1)
+    )
+    stream.load_state_dict(stream.state_dict() | {"step": np.int64(2)})
+    torch.save(stream.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == stream.state_dict()
+    assert stream.step == 2
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_state_goes_as_far_as_numbers_do_and_no_further(data, mixed):
+    def make():
+        return SequenceStream({data: 1, LIVE: 1} if mixed else data, 4, seed=1)
+
+    state = make().state_dict()
+    last = 2**62 // 4
+    for step in (-1, 2.0, "x", None, last + 1, 10**30):
+        with pytest.raises(InputError, match=rf"^the saved state's step: .* from 0 to {last}$"):
+            make().load_state_dict(state | {"step": step})
+    del state["step"]
+    with pytest.raises(InputError, match=r"^the saved state's step: None is no whole number"):
+        make().load_state_dict(state)
+    stream = make()
+    stream.load_state_dict(state | {"step": last})
+    assert len(take(stream, 1)[0]) == 4
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"sources": None}, {"sources": "a"}])
+def test_a_state_that_is_none_is_refused(data, state):
+    with pytest.raises(InputError, match=r"^the saved state is none of a SequenceStream$"):
+        SequenceStream(data, 4).load_state_dict(state)
+
+
+def test_a_state_of_the_same_data_in_another_order_says_so(data, short):
+    state = SequenceStream({data: 1, short: 2}, 4).state_dict()
+    line = "^the saved state names the same data sets in another order; name them as they were$"
+    with pytest.raises(InputError, match=line):
+        SequenceStream({short: 2, data: 1}, 4).load_state_dict(state)
 
 
 def test_ranks_share_each_batch(data):

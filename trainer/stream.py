@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
+from operator import index as as_integer
 from typing import Any, TypeVar
 
 import numpy as np
@@ -105,8 +106,11 @@ class SequenceStream(IterableDataset[Batch]):
         pin_memory: bool = False,
         cache: ShardCache | None = None,
     ) -> None:
-        if not 0 <= rank < num_ranks:
-            raise ValueError(f"rank {rank} is not one of {num_ranks}")
+        batch_size = _whole("batch_size", batch_size, 1)
+        seed = _whole("seed", seed, 0, 2**63 - 1)
+        self._num_ranks = _whole("num_ranks", num_ranks, 1)
+        self._rank = _whole("rank", rank, 0, self._num_ranks - 1)
+        self._readers, self._pin_memory = _whole("readers", readers, 1), pin_memory
         weighted = as_weighted(data)
         # What a cache fetches ahead is one list, a new one replaces it: each source has its own.
         self.sources = [open_source(address, split, copy(cache)) for address in weighted]
@@ -114,8 +118,6 @@ class SequenceStream(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.step = 0
         self._has_begun_in_worker = False
-        self._rank, self._num_ranks = rank, num_ranks
-        self._readers, self._pin_memory = readers, pin_memory
         self._order = _order_of(self.sources, list(weighted.values()), batch_size, seed)
         self._part(np.arange(batch_size))  # refuses ranks that cannot share a batch
 
@@ -132,15 +134,22 @@ class SequenceStream(IterableDataset[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the batches already handed out, from the next `iter` on.
 
-        raises  InputError if the order would differ
+        raises  InputError if the order would differ, or `state` is none
         """
-        saved = list(state.get("sources", ()))
+        saved = state.get("sources") if isinstance(state, dict) else None
+        if not isinstance(saved, list):
+            raise InputError("the saved state is none of a SequenceStream")
         if len(saved) != len(self.sources):
             raise InputError(
                 f"the saved state is of {len(saved)} data sets, the stream of {len(self.sources)}"
             )
-        for source, fingerprint in zip(self.sources, saved, strict=True):
-            if source.fingerprint != fingerprint:
+        here = [source.fingerprint for source in self.sources]
+        if here != saved and sorted(here) == sorted(map(str, saved)):
+            raise InputError(
+                "the saved state names the same data sets in another order; name them as they were"
+            )
+        for source, fingerprint, expected in zip(self.sources, here, saved, strict=True):
+            if fingerprint != expected:
                 raise InputError(
                     f"{source.address}: is not the data set that the saved state is of"
                 )
@@ -149,7 +158,9 @@ class SequenceStream(IterableDataset[Batch]):
                 raise InputError(
                     f"the stream's {name} is {state.get(name)} in the saved state, {value} here"
                 )
-        self.step = state["step"]
+        # So far the numbers of sequences, some batches read ahead among them, fit into int64.
+        last = 2**62 // self.batch_size
+        self.step = _whole("the saved state's step", state.get("step"), 0, last)
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield batches from the current step on, for ever; one iterator at a time.
@@ -190,6 +201,17 @@ class SequenceStream(IterableDataset[Batch]):
 
     def _part(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
         return rank_part(batch, self._rank, self._num_ranks)
+
+
+def _whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
+    """Return a plain int, of numpy's too; InputError for what is none or out of range."""
+    try:
+        number = as_integer(value)
+    except TypeError:
+        number = low - 1
+    if not low <= number <= high:
+        raise InputError(f"{name}: {value!r} is no whole number from {low} to {high}")
+    return number
 
 
 @dataclass(frozen=True)
