@@ -13,7 +13,7 @@ from mmgen.generate import TRUTH, Block, block_length, render
 from mmgen.glyphs import is_path
 from mmgen.request import find_origin
 from mmgen.shard import schema
-from mmgen.shard.checks import REMEDY
+from mmgen.shard.checks import REMEDY, OtherHash
 from mmgen.shard.manifest import Manifest
 from mmgen.shard.reader import DataSet, Sequence, Shard, Split
 
@@ -32,6 +32,8 @@ def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[s
                         f"{shard.where}: was written with another {contradicted} than "
                         f"{schema.MANIFEST_NAME} says; get the manifest that belongs to it"
                     )
+            except OtherHash as error:
+                yield f"{error}{split.damage(number)}"
             except ShardError as error:
                 yield str(error)
     # A reader copes without some datasets, so that nothing but this misses one that was taken out.

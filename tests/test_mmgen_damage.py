@@ -123,7 +123,7 @@ def test_a_missing_shard_is_named_but_an_open_one_needs_no_name(copied_dataset):
     assert np.array_equal(split[0].position, before, equal_nan=True)
     again = mmgen.open(copied_dataset)["train"]
     assert again[7].index == 7
-    with pytest.raises(ShardError, match=r"train-000000\.h5: cannot be opened \(No such file or d"):
+    with pytest.raises(ShardError, match=r"train-000000\.h5: is missing; run"):
         again[0]
 
 

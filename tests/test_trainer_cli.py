@@ -110,7 +110,7 @@ def test_commands_and_options_are_a_contract():
     }
     assert found == CONTRACT
     for name in CONTRACT:
-        assert f"Example: mmtrain {name} " in mmtrain(name, "-h").output
+        assert f"Example: mmtrain {name} " in mmtrain(name, "--help").output
 
 
 def test_help_and_import_load_no_torch():

@@ -37,6 +37,10 @@ _NAMED = 5  # sequences that a message names
 FileState = tuple[int, ...]
 
 
+class OtherHash(ShardError):
+    """A file that is not, or no longer, the one that its manifest lists."""
+
+
 def open_file(path: Path) -> int:
     """Return a descriptor of a regular file; a pipe or a device is refused, not waited for."""
     try:
@@ -72,9 +76,9 @@ def check_identity(
         )
     with Path(_by_descriptor(descriptor)).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-            raise ShardError(
-                f"{where}: is not the file that the manifest lists (SHA-256 differs): damaged"
-                f"{_damaged_sequences(descriptor, entry)}, or of another data set; {REMEDY}"
+            raise OtherHash(
+                f"{where}: is not the file that the manifest lists (SHA-256 differs): damaged, or "
+                f"of another data set; {REMEDY}"
             )
     identified[entry.name] = state
 
@@ -84,7 +88,7 @@ def state_of(status: os.stat_result) -> FileState:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _damaged_sequences(descriptor: int, entry: ShardEntry) -> str:
+def damaged_sequences(descriptor: int, entry: ShardEntry) -> str:
     """Say which sequences of a damaged file do not match their checksums, as far as it opens.
 
     Another process looks, for some seconds at most: on some damage HDF5 loops for ever.
@@ -107,9 +111,9 @@ def _damaged_sequences(descriptor: int, entry: ShardEntry) -> str:
         return ""
     rows = [entry.first + int(row) for row in looked.stdout.split()]
     if not rows:
-        return " (no sequence of it, or not to be told which)"
+        return ""
     more = ", ..." if len(rows) > _NAMED else ""
-    return f" (sequence {', '.join(map(str, rows[:_NAMED]))}{more})"
+    return f"; damaged there: sequence {', '.join(map(str, rows[:_NAMED]))}{more}"
 
 
 def _by_descriptor(descriptor: int) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmgen.errors import InputError, ShardError
 from mmgen.shard import schema
 from mmgen.shard.cache import RemoteShard, ShardCache
-from mmgen.shard.checks import REMEDY, FileState, open_file
+from mmgen.shard.checks import REMEDY, FileState, damaged_sequences, open_file
 from mmgen.shard.file import Sequence, Shard
 from mmgen.shard.manifest import MAX_JSON_BYTES, Manifest, ShardEntry
 from mmgen.shard.places import Place, RemotePlace, find_place
@@ -196,6 +196,14 @@ class Split:
                 f"{self._shape}; {REMEDY}"
             )
         return shard
+
+    def damage(self, number: int) -> str:
+        """Name the sequences of a damaged shard, as the end of a message; it takes a second."""
+        descriptor = self._descriptor(self.entries[number])
+        try:
+            return damaged_sequences(descriptor, self.entries[number])
+        finally:
+            os.close(descriptor)
 
     def _descriptor(self, entry: ShardEntry) -> int:
         """Open a shard's file, here or in the cache, which keeps it for as long as it is open."""
