@@ -350,14 +350,3 @@ def _apportion(shares: tuple[int, ...], draws: int) -> list[int]:
     largest = sorted(range(len(shares)), key=lambda split: -remainders[split])
     more = set(largest[: draws - sum(counts)])
     return [count + (split in more) for split, count in enumerate(counts)]
-
-
-def batch_indices(step: int, *, num_sequences: int, batch_size: int, seed: int) -> Integers:
-    """Return the places of one batch of a split of one shard."""
-    (batch,) = Order((num_sequences,), batch_size, seed).batches(step, step + 1)
-    return np.asarray(batch)
-
-
-def batches_per_epoch(num_sequences: int, batch_size: int) -> int:
-    """Return how many whole batches an epoch has."""
-    return Order((num_sequences,), batch_size, 0).batches_per_epoch

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from bench_render import SHAPE, numpy_tracks
+from bench_render import SHAPE, numpy_bounce
 
 from mmgen.glyphs import load_glyphs
 
@@ -37,15 +37,7 @@ def loop_seconds(folder: Path) -> float:
         stored = file.create_dataset("frames", shape, np.uint8, chunks=(1, *SHAPE), **packed)
         tracks, numbers = [], []
         for first in range(0, LOOP_SEQUENCES, BLOCK):
-            track = 36 * numpy_tracks(BLOCK, rng)
-            corners, picked = track.astype(np.int32), rng.integers(len(glyphs), size=(BLOCK, 2))
-            frames = np.zeros((BLOCK, *SHAPE), np.uint8)
-            for n, sequence in enumerate(frames):
-                for t, frame in enumerate(sequence):
-                    for k in range(2):
-                        top, left = corners[t, :, n, k]
-                        patch = frame[top : top + 28, left : left + 28]
-                        np.maximum(patch, glyphs[picked[n, k]], out=patch)
+            frames, track, picked = numpy_bounce(glyphs, BLOCK, rng)
             stored[first : first + BLOCK] = frames
             tracks.append(track.astype(np.float32))
             numbers.append(picked)

@@ -46,9 +46,12 @@ def numpy_tracks(num_sequences: int, rng: np.random.Generator) -> NDArray[np.flo
     return track
 
 
-def numpy_bounce(glyphs: Glyphs, num_sequences: int, rng: np.random.Generator) -> None:
-    """Render `srivastava`: np.maximum on a 28 x 28 patch."""
-    corners = (36 * numpy_tracks(num_sequences, rng)).astype(np.int32)
+def numpy_bounce(
+    glyphs: Glyphs, num_sequences: int, rng: np.random.Generator
+) -> tuple[Glyphs, NDArray[np.float64], NDArray[np.int64]]:
+    """Render `srivastava`, np.maximum on a 28 x 28 patch; return frames, tracks, glyph indices."""
+    tracks = 36 * numpy_tracks(num_sequences, rng)
+    corners = tracks.astype(np.int32)
     picked = rng.integers(len(glyphs), size=(num_sequences, 2))
     frames = np.zeros((num_sequences, *SHAPE), np.uint8)
     for n, sequence in enumerate(frames):
@@ -57,6 +60,7 @@ def numpy_bounce(glyphs: Glyphs, num_sequences: int, rng: np.random.Generator) -
                 top, left = corners[t, :, n, k]
                 patch = frame[top : top + 28, left : left + 28]
                 np.maximum(patch, glyphs[picked[n, k]], out=patch)
+    return frames, tracks, picked
 
 
 def numpy_subpixel(glyphs: Glyphs, num_sequences: int, rng: np.random.Generator) -> None:
