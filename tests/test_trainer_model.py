@@ -8,7 +8,8 @@ from trainer_data import tiny_config
 
 from trainer.config import ModelConfig, load_config
 from trainer.loop import train_step
-from trainer.model import Encoder, VideoAutoencoder
+from trainer.model import VideoAutoencoder
+from trainer.noise import StackNoise
 
 SHAPE = (5, 4)
 
@@ -102,38 +103,9 @@ def test_encoder_takes_one_lstm_step():
     gates = x @ w["lstm.weight_ih_l0"].T + w["lstm.bias_ih_l0"] + w["lstm.bias_hh_l0"]
     i, _, g, o = np.split(gates, 4, axis=1)  # the forget gate meets a cell of zero
     cell = sigmoid(i) * np.tanh(g)
-    ((h, c),) = model.encoder(torch.from_numpy(x[:, None]))
+    ((h, c),) = model.encoder(torch.from_numpy(x[None]), None, StackNoise())
     np.testing.assert_allclose(c.detach(), cell, rtol=1e-13)
     np.testing.assert_allclose(h.detach(), sigmoid(o) * np.tanh(cell), rtol=1e-13)
-
-
-def test_dropout_drops_its_share_between_layers_and_scales_the_rest():
-    torch.manual_seed(0)
-    encoder = Encoder(ModelConfig(hidden=1, layers=2, dropout=0.3), 3)
-    (below, _), (above, _) = encoder(torch.full((2000, 1, 3), 0.7))
-    assert below.unique().numel() == 1  # nothing is dropped from the input
-
-    top = nn.LSTM(1, 1)
-    top.load_state_dict({name: getattr(encoder.lstm, name[:-1] + "1") for name in top.state_dict()})
-    dropped, kept = (top(torch.full((1, 1, 1), x))[0].item() for x in (0.0, below[0].item() / 0.7))
-    is_dropped = torch.isclose(above, torch.tensor(dropped), atol=1e-6)
-    assert (is_dropped | torch.isclose(above, torch.tensor(kept), atol=1e-6)).all()
-    assert 0.26 < is_dropped.float().mean().item() < 0.34
-
-
-def test_dropout_is_nowhere_else_and_only_in_training():
-    context = torch.rand(3, 4, 20)
-    model = make_model(dropout=0.5)
-    trained = model.train()(context, 3)
-    evaluated = model.eval()(context, 3)
-    for ours, theirs in zip(trained, evaluated, strict=True):
-        assert not torch.equal(ours, theirs)
-    for part in (model.reconstruct_decoder, model.predict_decoder):
-        part.lstm.weight_ih_l1.data.zero_()  # nothing arrives from the layer below any more
-        state = model.encoder(context)
-        assert torch.equal(part.train()(state, 3), part.eval()(state, 3))
-    single = make_model(layers=1, dropout=0.5)
-    assert torch.equal(single.train()(context, 3).prediction, single.eval()(context, 3).prediction)
 
 
 def test_rounded_products_stay_close_and_leave_the_weights_alone():

@@ -94,7 +94,9 @@ def evaluate(
             ("reconstruction", decoded.reconstruction, context),
             ("prediction", decoded.prediction, future),
         ):
-            tables[name].add(output, losses.clipped(output), target)
+            if output is not None:
+                frames = model.emit(output)
+                tables[name].add(frames, losses.clipped(frames), target)
         tables["entropy_floor"].add_entropy(future)
         if mean_frame is not None:
             last = context[:, -1:].expand_as(future)
@@ -104,7 +106,7 @@ def evaluate(
             tables["mean frame"].add(constant, constant, future)
     result: dict[str, Any] = {"split": source.split, "sequences": count}
     for name in ("prediction", "reconstruction"):
-        result[name] = tables[name].summary()
+        result[name] = tables[name].summary() if name in tables else None
     if baselines:
         names = ("black", "copy-last", "mean frame")
         result["baselines"] = {name: tables[name].summary() for name in names}

@@ -21,8 +21,8 @@ from trainer.config import OptimizerConfig, RunConfig, TrainConfig
 from trainer.errors import InputError, RunError
 from trainer.evaluation import check_lengths, evaluate
 from trainer.log import RunLog, read_jsonl
-from trainer.losses import mse_loss
-from trainer.model import VideoAutoencoder, to_values
+from trainer.model import VideoAutoencoder
+from trainer.noise import Noise, draw_noise, step_generator
 from trainer.run_folder import check_folder, prepare_folder
 from trainer.source import (
     Address,
@@ -31,6 +31,7 @@ from trainer.source import (
     as_weighted,
     find_source,
 )
+from trainer.step import decode, make_task, task_losses
 from trainer.stream import SequenceStream
 from trainer.world import (
     one_line_when_out_of_memory,
@@ -97,7 +98,11 @@ def fit(
             log.waited(time.monotonic() - asked)
         step = stream.step  # counts from 1: this step's number
         rate = learning_rate(config.optimizer, step - 1, steps)
-        losses = train_step(model, optimizer, batch.to(device).frames, config, rate)
+        generator = step_generator(config.run.seed, step, device)
+        share = share_shown(config.optimizer, step - 1)
+        num_values = batch.frames[0, 0].numel()
+        noise = draw_noise(config.model, config.data, batch_size, num_values, share, generator)
+        losses = train_step(model, optimizer, batch.to(device).frames, config, rate, noise)
         is_saved = step % config.run.checkpoint_every == 0 or step == steps
         is_logged = _is_due(config.run, {"step": step})
         if is_saved or is_logged:
@@ -139,26 +144,19 @@ def train_step(
     frames: Tensor,
     config: TrainConfig,
     rate: float,
+    noise: Noise | None = None,
 ) -> dict[str, Tensor]:
     """Take one optimizer step on uint8 frames (B, T, H, W); return the losses, scalars."""
-    data = config.data
-    values = to_values(frames[:, : data.context + data.predict])  # (B, T, D)
-    context, future = values[:, : data.context], values[:, data.context :]
+    task = make_task(frames, None, config.data)
     model.train()
-    decoded = model(context, data.predict)
-    reconstruction = mse_loss(decoded.reconstruction, context)
-    prediction = mse_loss(decoded.prediction, future)
-    loss = reconstruction + prediction
+    losses = task_losses(decode(model, task, noise, training=True), task, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses.loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return {
-        "loss": loss.detach(),
-        "reconstruction_loss": reconstruction.detach(),
-        "prediction_loss": prediction.detach(),
-    }
+    named = losses._asdict().items()
+    return {name: value.detach() for name, value in named if value is not None}
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -174,6 +172,12 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     if step <= peak:
         return _cosine(low, config.lr, step / peak)
     return _cosine(config.lr, lowest, (step - peak) / max(1e-9, steps - 1 - peak))
+
+
+def share_shown(config: OptimizerConfig, step: int) -> float:
+    """Return the share of true frames that scheduled decoders read at step 0..steps-1."""
+    way = min(1.0, step / config.truth_steps)
+    return config.truth_start + (config.truth_end - config.truth_start) * way
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -205,6 +209,7 @@ def _look(
     short = {
         name: {metric: scores[name][metric] for metric in ("mse", "ce")}
         for name in ("prediction", "reconstruction")
+        if scores[name] is not None
     }
     for name, values in short.items():
         _stop_unless_finite(f"{name} error on val", values["mse"], step)

@@ -5,15 +5,9 @@ Letters: B sequences, T frames, D values a frame. Frames are float (B, T, D), tr
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # How far from 0 and 1 a cross-entropy keeps outputs that are no probabilities.
 CLIP = 1e-3
-
-
-def mse_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over every value: the 2020 tutorial's loss, a scalar."""
-    return F.mse_loss(output, target)
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
