@@ -346,10 +346,10 @@ def _read_sections(path: Path) -> dict[str, Any]:
     parts = field_parts()
     sections: dict[str, Any] = {}
     for name, value in read_toml(path).items():
-        if name in parts:
-            sections.setdefault(parts[name], {})[name] = value
-        elif isinstance(value, dict) and name in TrainConfig.model_fields:
+        if isinstance(value, dict) and name in TrainConfig.model_fields:
             sections.setdefault(name, {}).update(value)
+        elif name in parts:  # after the sections: optimizer is the name of one, and of a field
+            sections.setdefault(parts[name], {})[name] = value
         else:
             sections[name] = value
     _check_each(sections, path)
