@@ -46,7 +46,7 @@ class DataConfig(Frozen):
     def _check_reconstruct(self) -> Self:
         if self.num_reconstructed > self.context:
             raise ValueError(
-                f"reconstruct: {self.reconstruct} frames are more than context {self.context} has"
+                f"reconstruct {self.reconstruct} is more than the context of {self.context} frames"
             )
         return self
 
@@ -111,11 +111,9 @@ class ModelConfig(Frozen):
     @model_validator(mode="after")
     def _check_forms(self) -> Self:
         if self.forget_bias is not None and self.cell not in ("lstm", "peephole"):
-            raise ValueError(f"forget_bias: cell {self.cell} has no forget gate; leave it unset")
+            raise ValueError(f"cell {self.cell} has no forget gate; leave forget_bias unset")
         if self.feedback != "linear" and self.decoder_input == "unconditional":
-            raise ValueError(
-                f"feedback: {self.feedback} has no meaning where decoder_input is unconditional"
-            )
+            raise ValueError("decoder_input unconditional feeds nothing back; set feedback=linear")
         return self
 
 
@@ -180,7 +178,8 @@ class OptimizerConfig(Frozen):
     def _check_schedule(self) -> Self:
         if self.warmup and self.schedule not in ("constant", "cosine"):
             raise ValueError(
-                f"warmup: schedule {self.schedule} has none; use constant or cosine, or 0"
+                "warmup is for the schedules constant and cosine, "
+                f"not {self.schedule}; set warmup=0"
             )
         return self
 
@@ -240,18 +239,28 @@ class TrainConfig(Frozen):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.optimizer.loss == "ce" and self.model.output != "sigmoid":
-            raise ValueError("loss: ce takes probabilities; set output=sigmoid as well")
-        head = self.best_metric.split(".")[0]
-        if not (self.model.predicts if head == "prediction" else self.model.reconstructs):
-            raise ValueError(f"best: there is no {head} where decoders is {self.model.decoders}")
-        if self.data.reconstruct is not None and not self.model.reconstructs:
-            raise ValueError(f"reconstruct: decoders {self.model.decoders} reconstructs nothing")
+            raise ValueError("loss: ce takes probabilities; set output=sigmoid, or loss=mse")
+        self._check_decoders()
         if self.data.batch_size % self.optimizer.accumulate:
             raise ValueError(
                 f"accumulate: {self.optimizer.accumulate} parts do not divide "
                 f"batch_size {self.data.batch_size}"
             )
         return self
+
+    def _check_decoders(self) -> None:
+        """Refuse what needs a decoder that there is not, and decoders that learn nothing."""
+        there = self.model.decoders.split(",")
+        needed = "predict" if self.best_metric.startswith("prediction") else "reconstruct"
+        if needed not in there:
+            raise ValueError(
+                f"best: {self.best_metric} needs the decoder {needed}, decoders is {there[0]}"
+            )
+        if self.data.reconstruct is not None and not self.model.reconstructs:
+            raise ValueError("reconstruct: decoders is predict; leave it unset")
+        weights = [f"{name}_weight" for name in there]
+        if not any(getattr(self.optimizer, weight) for weight in weights):
+            raise ValueError(f"{', '.join(weights)}: 0 leaves nothing to learn")
 
 
 def _paper(layers: int) -> TrainConfig:
