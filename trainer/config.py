@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from mmgen.fields import Frozen, parse_assignments, read_toml, validated
+from mmgen.fields import Float, Frozen, Integer, parse_assignments, read_toml, validated
 from trainer.errors import InputError
 
 
@@ -21,19 +21,19 @@ def _decoders(value: Any) -> Any:
 Decoders = Annotated[
     Literal["reconstruct,predict", "reconstruct", "predict"], BeforeValidator(_decoders)
 ]
-Share = Annotated[float, Field(ge=0, le=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Dropout = Annotated[Float, Field(ge=0, lt=1)]
 
 
 class DataConfig(Frozen):
     """How sequences are cut and grouped."""
 
-    context: int = Field(10, ge=1, description="frames the model sees")
-    reconstruct: int | None = Field(
+    context: Integer = Field(10, ge=1, description="frames the model sees")
+    reconstruct: Integer | None = Field(
         None, ge=1, description="last frames of the context that it reconstructs; unset: all"
     )
-    predict: int = Field(10, ge=1, description="frames after the context that it predicts")
-    batch_size: int = Field(
+    predict: Integer = Field(10, ge=1, description="frames after the context that it predicts")
+    batch_size: Integer = Field(
         128, ge=1, description="sequences of one optimizer step, over all ranks"
     )
 
@@ -54,8 +54,10 @@ class DataConfig(Frozen):
 class ModelConfig(Frozen):
     """The autoencoder: defaults are those of the 2020 tutorial."""
 
-    hidden: int = Field(2048, ge=1, description="units of each recurrent layer")
-    layers: int = Field(2, ge=1, description="recurrent layers of the encoder and of each decoder")
+    hidden: Integer = Field(2048, ge=1, description="units of each recurrent layer")
+    layers: Integer = Field(
+        2, ge=1, description="recurrent layers of the encoder and of each decoder"
+    )
     cell: Literal["lstm", "peephole", "gru", "rnn"] = Field(
         "lstm",
         description="lstm, gru and rnn as torch has them; peephole: the LSTM of Srivastava et al.",
@@ -89,7 +91,7 @@ class ModelConfig(Frozen):
         description="first weights: uniform within 1/sqrt(hidden); uniform within 0.01 and biases "
         "0; or Xavier, recurrent ones orthogonal, biases 0",
     )
-    forget_bias: float | None = Field(
+    forget_bias: Float | None = Field(
         None, allow_inf_nan=False, description="first bias of the forget gates; unset: by init"
     )
     output_bias: Literal["init", "mean"] = Field(
@@ -127,17 +129,17 @@ class OptimizerConfig(Frozen):
         "mean",
         description="over pixels, frames and sequences; sum is what Srivastava et al. take",
     )
-    reconstruct_weight: float = Field(
+    reconstruct_weight: Float = Field(
         1.0, ge=0, allow_inf_nan=False, description="factor of the reconstruction loss"
     )
-    predict_weight: float = Field(
+    predict_weight: Float = Field(
         1.0, ge=0, allow_inf_nan=False, description="factor of the prediction loss"
     )
     optimizer: Literal["adam", "adamw", "paper-sgd"] = Field(
         "adam",
         description="paper-sgd: momentum 0.9 and updates clamped, as Srivastava et al. have it",
     )
-    lr: float = Field(
+    lr: Float = Field(
         5e-4,
         gt=0,
         allow_inf_nan=False,
@@ -147,32 +149,34 @@ class OptimizerConfig(Frozen):
         "constant",
         description="learning rate over the steps; staircase: times 0.9 every 10 000 steps",
     )
-    warmup: int = Field(
+    warmup: Integer = Field(
         0, ge=0, description="steps of linear warm-up of a constant or cosine schedule"
     )
-    weight_decay: float = Field(
+    weight_decay: Float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
         description="AdamW's decay, or the L2 penalty of adam and paper-sgd; never of biases",
     )
-    clip_norm: float | None = Field(
+    clip_norm: Float | None = Field(
         None, gt=0, allow_inf_nan=False, description="largest norm of the gradient; unset: any"
     )
-    ema: float | None = Field(
+    ema: Float | None = Field(
         None,
         gt=0,
         lt=1,
         description="share of the averaged weights that stays at each step; unset: no average",
     )
-    accumulate: int = Field(
+    accumulate: Integer = Field(
         1, ge=1, description="parts that a rank cuts its batch into, for memory"
     )
     truth_start: Share = Field(
         1.0, description="share of true frames a scheduled decoder reads at the first step"
     )
     truth_end: Share = Field(0.0, description="the same after truth_steps steps, and from then on")
-    truth_steps: int = Field(5_000, ge=1, description="steps from truth_start to truth_end, linear")
+    truth_steps: Integer = Field(
+        5_000, ge=1, description="steps from truth_start to truth_end, linear"
+    )
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -190,33 +194,33 @@ Metric = Literal["prediction.mse", "prediction.ce", "reconstruction.mse", "recon
 class RunConfig(Frozen):
     """How long, where, and what is written on the way."""
 
-    steps: int = Field(10_000, ge=1, description="optimizer steps")
-    seed: int = Field(0, ge=0, lt=2**63, description="weights, order of the data and dropout")
+    steps: Integer = Field(10_000, ge=1, description="optimizer steps")
+    seed: Integer = Field(0, ge=0, lt=2**63, description="weights, order of the data and dropout")
     device: str = Field("auto", description="auto (CUDA when it is there), cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32",
         description="of matrix products; auto: bf16 where the device has instructions for it",
     )
-    log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
-    eval_every: int = Field(500, ge=1, description="steps between two looks at the split val")
-    eval_sequences: int = Field(256, ge=1, description="sequences of val looked at")
+    log_every: Integer = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
+    eval_every: Integer = Field(500, ge=1, description="steps between two looks at the split val")
+    eval_sequences: Integer = Field(256, ge=1, description="sequences of val looked at")
     best: Metric | None = Field(
         None, description="what a look at val is best by; unset: the first of mse that there is"
     )
-    patience: int | None = Field(
+    patience: Integer | None = Field(
         None, ge=1, description="looks at val without a new best that end the run; unset: none do"
     )
-    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
-    cache_gb: float = Field(
+    checkpoint_every: Integer = Field(500, ge=1, description="steps between two checkpoints")
+    cache_gb: Float = Field(
         20.0,
         gt=0,
         allow_inf_nan=False,
         description="disk, in 10^9 bytes, for the shards of remote data sets read last",
     )
-    keep_checkpoints: int = Field(
+    keep_checkpoints: Integer = Field(
         2, ge=1, description="newest checkpoints that stay on disk, beside the best"
     )
-    max_skipped: int = Field(
+    max_skipped: Integer = Field(
         10, ge=1, description="steps in a row with a loss or gradient not finite that end the run"
     )
     tensorboard: bool = Field(False, description="also write curves and rollouts for TensorBoard")
