@@ -29,6 +29,7 @@ from trainer.world import one_line_when_out_of_memory
 
 _BATCH = 64
 _METRICS = ("mse", "mae", "ce")
+_KNOW_NOTHING = ("black", "copy-last", "mean frame")
 EVALUATION_NAME = "evaluation.json"
 
 
@@ -55,8 +56,13 @@ def metric_rows(result: dict[str, Any]) -> list[list[str]]:
         **{f"{name} (prediction)": scores for name, scores in result["baselines"].items()},
         "reconstruction": result["reconstruction"],
     }
-    rows = [[name, *(_written(scores[m]) for m in _METRICS)] for name, scores in named.items()]
-    rows.append(["entropy floor (prediction)", "0.0", "0.0", _written(result["entropy_floor"])])
+    rows = [
+        [name, *(_written(scores[metric]) for metric in _METRICS)]
+        for name, scores in named.items()
+        if scores is not None
+    ]
+    if result["prediction"] is not None:
+        rows.append(["entropy floor (prediction)", "0.0", "0.0", _written(result["entropy_floor"])])
     return rows
 
 
@@ -79,54 +85,56 @@ def evaluate(
     baselines      also score the predictors that know nothing (costs a second pass)
     returns        the tables of `mmtrain evaluate --json`: mse and mae summed over a frame's
                    pixels, ce in nats per frame, means over sequences and frames, each also per
-                   frame; numbers or None where infinite
-    raises         InputError if sequences are shorter than context + predict
+                   frame; numbers or None where infinite. A decoder that the model has not is None;
+                   without prediction there are no baselines, and entropy_floor is None
+    raises         InputError if sequences are shorter than what is shown and asked for
     """
     check_fits(model, source, data)
+    predicts = model.config.predicts
     count = _checked_count(source, num_sequences)
     device = next(model.parameters()).device
-    mean_frame = _mean_frame(source, data, count, device) if baselines else None
+    mean_frame = _mean_frame(source, data, count, device) if baselines and predicts else None
     tables: dict[str, _Table] = defaultdict(_Table)
     model.eval()
     for context, future in _windows(source, data, count, device):
-        decoded = model(context, data.predict)
+        decoded = model(context, data.predict, num_reconstructed=data.num_reconstructed)
         for name, output, target in (
-            ("reconstruction", decoded.reconstruction, context),
+            ("reconstruction", decoded.reconstruction, context[:, -data.num_reconstructed :]),
             ("prediction", decoded.prediction, future),
         ):
             if output is not None:
-                frames = model.emit(output)
-                tables[name].add(frames, losses.clipped(frames), target)
-        tables["entropy_floor"].add_entropy(future)
+                is_logit = model.config.output == "sigmoid"
+                nats = losses.output_cross_entropy(output, target, is_logit=is_logit)
+                tables[name].add(model.emit(output), nats, target)
+        if predicts:
+            tables["entropy_floor"].add_entropy(future)
         if mean_frame is not None:
-            last = context[:, -1:].expand_as(future)
-            constant = mean_frame.expand_as(future)
-            tables["black"].add(black := torch.zeros_like(future), black, future)
-            tables["copy-last"].add(last, losses.clipped(last), future)
-            tables["mean frame"].add(constant, constant, future)
+            for name, output in _know_nothing(context, future, mean_frame).items():
+                probability = losses.clipped(output) if name == "copy-last" else output
+                tables[name].add(output, losses.cross_entropy(probability, future), future)
     result: dict[str, Any] = {"split": source.split, "sequences": count}
     for name in ("prediction", "reconstruction"):
         result[name] = tables[name].summary() if name in tables else None
     if baselines:
-        names = ("black", "copy-last", "mean frame")
-        result["baselines"] = {name: tables[name].summary() for name in names}
-    result["entropy_floor"] = tables["entropy_floor"].summary()["ce"]
+        result["baselines"] = {name: tables[name].summary() for name in _KNOW_NOTHING if predicts}
+    result["entropy_floor"] = tables["entropy_floor"].summary()["ce"] if predicts else None
     return result
 
 
-def check_lengths(source: Source, data: DataConfig) -> None:
-    """Refuse sequences shorter than context + predict, before any work."""
-    needed = data.context + data.predict
+def check_lengths(source: Source, data: DataConfig, *, predicts: bool = True) -> None:
+    """Refuse sequences shorter than context + predict, or than context, before any work."""
+    needed = data.context + (data.predict if predicts else 0)
     if source.shortest < needed:
+        asked = f"{data.context} and predict {data.predict} need" if predicts else "needs"
         raise InputError(
             f"{source.address}: sequences of {source.split} have {source.shortest} frames, context "
-            f"{data.context} and predict {data.predict} need {needed}; lower them"
+            f"{asked} {needed}; lower {'them' if predicts else 'it'}"
         )
 
 
 def check_fits(model: VideoAutoencoder, source: Source, data: DataConfig) -> None:
     """Refuse data whose frames are not the model's, or too few."""
-    check_lengths(source, data)
+    check_lengths(source, data, predicts=model.config.predicts)
     if source.sequence_shape[1:] != model.frame_shape:
         raise InputError(
             f"{source.address}: frames are {source.sequence_shape[1:]}, the model was trained on "
@@ -163,16 +171,23 @@ def _mean_frame(source: Source, data: DataConfig, count: int, device: torch.devi
     return (total / (count * data.predict)).float()
 
 
+def _know_nothing(context: Tensor, future: Tensor, mean_frame: Tensor) -> dict[str, Tensor]:
+    """Return what the predictors that know nothing say, by the names of _KNOW_NOTHING."""
+    last = context[:, -1:].expand_as(future)
+    said = (torch.zeros_like(future), last, mean_frame.expand_as(future))
+    return dict(zip(_KNOW_NOTHING, said, strict=True))
+
+
 class _Table:
     """Scores (N, T) of one predictor, gathered batch by batch."""
 
     def __init__(self) -> None:
         self.scores: dict[str, list[Tensor]] = defaultdict(list)
 
-    def add(self, output: Tensor, probability: Tensor, target: Tensor) -> None:
+    def add(self, output: Tensor, nats: Tensor, target: Tensor) -> None:
         self.scores["mse"].append(losses.squared_error(output, target).cpu())
         self.scores["mae"].append(losses.absolute_error(output, target).cpu())
-        self.scores["ce"].append(losses.cross_entropy(probability, target).cpu())
+        self.scores["ce"].append(nats.cpu())
 
     def add_entropy(self, target: Tensor) -> None:
         self.scores["ce"].append(losses.entropy(target).cpu())

@@ -5,6 +5,7 @@ Letters: B sequences, T frames, D values a frame. Frames are float (B, T, D), tr
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # How far from 0 and 1 a cross-entropy keeps outputs that are no probabilities.
 CLIP = 1e-3
@@ -30,6 +31,16 @@ def cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
     """
     nats = torch.xlogy(target, probability) + torch.xlogy(1 - target, 1 - probability)
     return -nats.sum(-1)
+
+
+def output_cross_entropy(output: Tensor, target: Tensor, *, is_logit: bool) -> Tensor:
+    """Return the cross-entropy of what a read-out gives, (B, T).
+
+    is_logit  its sigmoid is a probability, and finite however sure; else it is clipped to be one
+    """
+    if is_logit:
+        return F.binary_cross_entropy_with_logits(output, target, reduction="none").sum(-1)
+    return cross_entropy(clipped(output), target)
 
 
 def clipped(output: Tensor) -> Tensor:
