@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from trainer_data import CONTEXT, PREDICT, make_data, stored, tiny_config
 
-from trainer.config import DataConfig
+from trainer.config import DataConfig, ModelConfig
 from trainer.errors import InputError
-from trainer.evaluation import check_lengths, evaluate
+from trainer.evaluation import check_lengths, evaluate, metric_rows
 from trainer.model import Decoded, VideoAutoencoder
 from trainer.source import open_source
 
@@ -28,9 +28,9 @@ def values(split):
     return frames[:, :CONTEXT], frames[:, CONTEXT : CONTEXT + PREDICT]
 
 
-def make_model():
+def make_model(*assignments):
     torch.manual_seed(0)
-    model = VideoAutoencoder(tiny_config().model, (30, 30))
+    model = VideoAutoencoder(tiny_config(*assignments).model, (30, 30))
     for parameter in model.parameters():
         parameter.data.mul_(3)  # outputs below 0 and above 1 occur
     return model
@@ -94,8 +94,79 @@ def test_all_numbers_equal_numpy(split, values, count):
     assert found["baselines"]["black"]["per_frame"]["ce"] == [None] * PREDICT
 
 
+def test_a_sigmoid_model_is_scored_by_its_logits(split, values):
+    """Beyond what a float32 probability can say: there its cross-entropy would be infinite."""
+    context, future = (array[:9] for array in values)
+    model = make_model("output=sigmoid")
+    model.predict_decoder.fc.weight.data.mul_(50)
+    with torch.no_grad():
+        decoded = model.eval()(torch.from_numpy(context).float(), PREDICT)
+    found = evaluate(model, split, tiny_config().data, 9, baselines=False)
+    for name, logits, target in (
+        ("prediction", decoded.prediction, future),
+        ("reconstruction", decoded.reconstruction, context),
+    ):
+        logits = logits.double().numpy()
+        expected = table(1 / (1 + np.exp(-logits)), np.full_like(target, 0.5), target)
+        nats = (np.logaddexp(0, logits) - target * logits).sum(-1)
+        expected["ce"], expected["per_frame"]["ce"] = float(nats.mean()), list(nats.mean(0))
+        assert_close(found[name], expected)
+    assert decoded.prediction.abs().max() > 20
+    assert list(found) == ["split", "sequences", "prediction", "reconstruction", "entropy_floor"]
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+def test_only_what_is_reconstructed_is_scored(split, values, reverse):
+    context = values[0][:9]
+    config = tiny_config("reconstruct=2", f"reverse={reverse}")
+    model = make_model(f"reverse={reverse}")
+    with torch.no_grad():
+        decoded = model.eval()(torch.from_numpy(context).float(), 1, num_reconstructed=2)
+    output = decoded.reconstruction.double().numpy()
+    found = evaluate(model, split, config.data, 9, baselines=False)
+    clipped = np.clip(output, 1e-3, 1 - 1e-3)
+    assert_close(found["reconstruction"], table(output, clipped, context[:, -2:]))
+
+
+def test_a_model_with_one_decoder_is_scored_by_it(split):
+    """As the same decoder of a model with both."""
+    data = tiny_config().data
+    both = make_model()
+    expected = evaluate(both, split, data, 9)
+    for decoders, there in (("predict", "prediction"), ("reconstruct", "reconstruction")):
+        model = make_model(f"decoders={decoders}")
+        weights = {n: w for n, w in both.state_dict().items() if n in model.state_dict()}
+        model.load_state_dict(weights)
+        found = evaluate(model, split, data, 9)
+        assert found[there] == expected[there]
+        assert [found[name] is None for name in ("prediction", "reconstruction")] == [
+            there != "prediction",
+            there != "reconstruction",
+        ]
+        predicts = decoders == "predict"
+        assert found["baselines"] == (expected["baselines"] if predicts else {})
+        assert found["entropy_floor"] == (expected["entropy_floor"] if predicts else None)
+        names = ["prediction", *(f"{name} (prediction)" for name in expected["baselines"])]
+        names.append("entropy floor (prediction)")
+        assert [row[0] for row in metric_rows(found)] == (names if predicts else [there])
+
+
+def test_a_model_that_only_reconstructs_needs_no_more_than_the_context(tmp_path):
+    source = open_source(make_data(tmp_path / "data", fields=("canvas=30", "frames=4")), "test")
+    data = tiny_config().data
+    model = make_model("decoders=reconstruct")
+    assert evaluate(model, source, data)["reconstruction"]["mse"] > 0
+    with pytest.raises(InputError, match="have 4 frames, context 4 and predict 3 need 7; lower th"):
+        evaluate(make_model(), source, data)
+    with pytest.raises(InputError, match=r"have 4 frames, context needs 5; lower it$"):
+        evaluate(model, source, tiny_config("context=5").data)
+
+
 class Oracle(nn.Module):
     """Knows every sequence by its context and answers with the truth."""
+
+    config = ModelConfig()
+    emit = VideoAutoencoder.emit
 
     def __init__(self, context, future):
         super().__init__()
@@ -103,7 +174,7 @@ class Oracle(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.known = [torch.from_numpy(array).float() for array in (context, future)]
 
-    def forward(self, context, steps):
+    def forward(self, context, steps, num_reconstructed):
         known, future = self.known
         places = [int((known == one).all(-1).all(-1).nonzero()[0]) for one in context]
         return Decoded(context, future[places])

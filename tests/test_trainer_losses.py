@@ -22,7 +22,6 @@ def test_errors_are_sums_over_a_frame():
     difference = OUTPUT - TARGET
     np.testing.assert_allclose(losses.squared_error(output, target), (difference**2).sum(-1))
     np.testing.assert_allclose(losses.absolute_error(output, target), abs(difference).sum(-1))
-    np.testing.assert_allclose(losses.mse_loss(output, target), (difference**2).mean())
 
 
 def test_cross_entropy_is_bernoulli_in_nats():
@@ -35,6 +34,19 @@ def test_cross_entropy_at_the_edges():
     target = torch.tensor([0, 1, 1, 0, 0.5, 1])
     nats = [0, 0, math.inf, math.inf, math.inf, math.log(2)]
     np.testing.assert_allclose(losses.cross_entropy(probability[:, None], target[:, None]), nats)
+
+
+def test_what_a_read_out_gives_is_clipped_unless_it_is_a_logit():
+    output, target = tensors(OUTPUT, TARGET)
+    clipped, probability = np.clip(OUTPUT, 1e-3, 1 - 1e-3), 1 / (1 + np.exp(-OUTPUT))
+    assert (clipped != OUTPUT).any()
+    for p, is_logit in ((clipped, False), (probability, True)):
+        expected = -(TARGET * np.log(p) + (1 - TARGET) * np.log(1 - p)).sum(-1)
+        found = losses.output_cross_entropy(output, target, is_logit=is_logit)
+        np.testing.assert_allclose(found, expected)
+    sure = torch.tensor([[[-200.0, 200, -200, 200]]])
+    found = losses.output_cross_entropy(sure, torch.tensor([[[0.0, 1, 1, 0]]]), is_logit=True)
+    assert found.item() == 400
 
 
 def test_clipped_only_moves_what_is_outside():
