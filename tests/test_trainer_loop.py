@@ -22,11 +22,11 @@ from trainer_data import (
 
 from mmgen.errors import ShardError
 from trainer.checkpoint import list_checkpoints, load_checkpoint
-from trainer.config import OptimizerConfig
 from trainer.errors import InputError, RunError
 from trainer.log import read_jsonl
-from trainer.loop import fit, learning_rate
+from trainer.loop import fit
 from trainer.order import Order
+from trainer.schedule import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -123,24 +123,6 @@ def test_the_seed_decides_the_weights(data, tmp_path):
         drawn.append(last_checkpoint(tmp_path / run)["model"]["encoder.lstm.weight_ih_l0"])
     assert torch.equal(drawn[0], drawn[1])
     assert (drawn[0] - drawn[2]).abs().mean() > 0.1
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 99, 2000])
-def test_one_cycle_equals_torchs(steps):
-    config = OptimizerConfig(lr=2e-3, schedule="one-cycle")
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=steps, cycle_momentum=False
-    )
-    expected = [schedule.get_last_lr()[0]]
-    for _ in range(steps - 1):
-        optimizer.step()
-        schedule.step()
-        expected.append(schedule.get_last_lr()[0])
-    found = [learning_rate(config, step, steps) for step in range(steps)]
-    assert found == pytest.approx(expected, rel=1e-9)
-    constant = OptimizerConfig(lr=0.25)
-    assert {learning_rate(constant, step, steps) for step in range(steps)} == {0.25}
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ from trainer.checkpoint import (
     FORMAT,
     save_checkpoint,
 )
-from trainer.config import OptimizerConfig, RunConfig, TrainConfig
+from trainer.config import RunConfig, TrainConfig
 from trainer.errors import InputError, RunError
 from trainer.evaluation import check_lengths, evaluate
 from trainer.log import RunLog, read_jsonl
 from trainer.model import VideoAutoencoder
 from trainer.noise import Noise, draw_noise, step_generator
 from trainer.run_folder import check_folder, prepare_folder
+from trainer.schedule import learning_rate, share_shown
 from trainer.source import (
     Address,
     Source,
@@ -157,31 +158,6 @@ def train_step(
     optimizer.step()
     named = losses._asdict().items()
     return {name: value.detach() for name, value in named if value is not None}
-
-
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Return the rate of step 0..steps-1, a pure function, so that resuming needs no state.
-
-    One-cycle (Smith and Topin, arXiv:1708.07120), with the constants of torch's OneCycleLR: a
-    cosine from lr / 25 up to lr over the first 30 %, then a cosine down to lr / 250 000.
-    """
-    if config.schedule == "constant":
-        return config.lr
-    low, lowest = config.lr / 25, config.lr / 25e4
-    peak = 0.3 * steps - 1
-    if step <= peak:
-        return _cosine(low, config.lr, step / peak)
-    return _cosine(config.lr, lowest, (step - peak) / max(1e-9, steps - 1 - peak))
-
-
-def share_shown(config: OptimizerConfig, step: int) -> float:
-    """Return the share of true frames that scheduled decoders read at step 0..steps-1."""
-    way = min(1.0, step / config.truth_steps)
-    return config.truth_start + (config.truth_end - config.truth_start) * way
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
 def _watched(train: Source, config: TrainConfig) -> Source | None:
