@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mmgen.shard.manifest import replace_durably
+from trainer.build import build_model
 from trainer.config import TrainConfig, parse_config
 from trainer.errors import InputError, RunError
 from trainer.model import VideoAutoencoder
@@ -24,18 +25,22 @@ _KINDS = {
     "step": int,
     "model": dict,
     "optimizer": dict,
-    "rng": dict,
     "stream": dict,
     "config": dict,
     "frame_shape": list,
 }
 
 
-def save_checkpoint(run: Path, checkpoint: dict[str, Any], keep: int) -> Path:
-    """Write RUN/checkpoints/step-NNNNNNNN.pt under a partial name, rename, drop all but `keep`."""
-    folder = run / _FOLDER
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is, or would be."""
+    return run / _FOLDER / f"step-{step:08d}.pt"
+
+
+def save_checkpoint(run: Path, checkpoint: dict[str, Any]) -> Path:
+    """Write RUN/checkpoints/step-NNNNNNNN.pt under a partial name, and rename it."""
+    path = checkpoint_path(run, checkpoint["step"])
+    folder = path.parent
     folder.mkdir(exist_ok=True)
-    path = folder / f"step-{checkpoint['step']:08d}.pt"
     for leftover in folder.glob("*.partial"):
         leftover.unlink()
     partial = path.with_name(path.name + ".partial")
@@ -51,9 +56,14 @@ def save_checkpoint(run: Path, checkpoint: dict[str, Any], keep: int) -> Path:
             f"{path}: could not be written ({reason}); make room and go on with --resume"
         ) from error
     replace_durably(partial, path)
-    for old in list_checkpoints(run)[:-keep]:
-        old.unlink()
     return path
+
+
+def drop_checkpoints(run: Path, keep: int, best_step: int | None) -> None:
+    """Remove all checkpoints of a run but the `keep` newest and the one of its best look."""
+    for old in list_checkpoints(run)[:-keep]:
+        if best_step is None or old != checkpoint_path(run, best_step):
+            old.unlink()
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -94,17 +104,21 @@ def latest_checkpoint(run: Path) -> Path:
 
 
 def load_model(run: str | os.PathLike[str], device: str = "auto") -> VideoAutoencoder:
-    """Return the model of a run's newest checkpoint, on a device, ready to evaluate."""
+    """Return the model of a run's newest checkpoint, on a device, ready to evaluate.
+
+    Where the run averages its weights, the model has the average.
+    """
     return restore_model(load_checkpoint(latest_checkpoint(Path(run))), device)
 
 
 def restore_model(checkpoint: dict[str, Any], device: str = "auto") -> VideoAutoencoder:
-    """Build the model of a checkpoint, on a device, ready to evaluate."""
+    """Build the model of a checkpoint, of averaged weights if it has them, ready to evaluate."""
     config: TrainConfig = parse_config(checkpoint["config"])
+    weights = checkpoint["optimizer"].get("average") or checkpoint["model"]
     try:
         with torch.device("meta"):  # sizes are compared before anything is allocated
-            model = VideoAutoencoder(config.model, tuple(checkpoint["frame_shape"]))
-        model.load_state_dict(checkpoint["model"], assign=True)
+            model = build_model(config.model, tuple(checkpoint["frame_shape"]))
+        model.load_state_dict(weights, assign=True)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"the checkpoint does not fit its own config: {detail}") from error

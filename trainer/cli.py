@@ -1,13 +1,18 @@
 """The command `mmtrain`: parse, call, print. Errors become one line here and nowhere else."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmgen.errors import MmgenError, explain
 from trainer.errors import InputError, TrainerError
+
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
+    from trainer.loop import Fitted
 
 
 class OneLineErrors(click.Group):
@@ -25,8 +30,18 @@ class OneLineErrors(click.Group):
                 explained = (f"interrupted{how}", 130)
             if explained is None or ctx.params.get("traceback"):
                 raise
+            if ctx.invoked_subcommand == "fit":
+                _let_first_speak()
             click.echo(f"Error: {explained[0]}", err=True)
             ctx.exit(explained[1])
+
+
+def _let_first_speak() -> None:
+    """Wait, on all ranks but the first one: what it says first, no other has to repeat."""
+    from trainer.world import find_world
+
+    with suppress(InputError):  # of the environment: every rank has to say that
+        find_world().let_first_speak()
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +55,10 @@ def main(traceback: bool) -> None:
 @click.argument("data", nargs=-1, required=True, metavar="DATA[=WEIGHT]...")
 @click.option("--run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option(
-    "--preset", default="tutorial", show_default=True, help="tutorial (2048 units) or small."
+    "--preset",
+    default="tutorial",
+    show_default=True,
+    help="tutorial, paper-1layer, paper-2layer, shi-fc-lstm, or small: minutes on a CPU.",
 )
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with fields to change.")
 @click.option(
@@ -50,6 +68,22 @@ def main(traceback: bool) -> None:
 @click.option("--device", help="auto (CUDA when it is there), cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Throw an earlier run in the folder away.")
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    help="First weights: a checkpoint, or a state dict such as the tutorial's model.bin.",
+)
+@click.option("--reference", is_flag=True, help="Train the plain model, the fast one's oracle.")
+@click.option(
+    "--deterministic", is_flag=True, help="On CUDA too, equal runs are equal in each bit."
+)
+@click.option(
+    "--max-time",
+    "max_time_s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds after which a checkpoint is written and the run ends.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def fit(
     data: tuple[str, ...],
@@ -61,6 +95,11 @@ def fit(
     device: str | None,
     resume: bool,
     overwrite: bool,
+    init_from: Path | None,
+    reference: bool,
+    deterministic: bool,
+    max_time_s: float | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Train on the split train of DATA and watch its val.
@@ -82,23 +121,49 @@ def fit(
 
     from trainer.loop import fit as train
     from trainer.source import is_live, parse_weighted
+    from trainer.world import find_world
 
     weighted = parse_weighted(data)
     endless = next(filter(is_live, weighted), None)
     if endless and not is_set("steps", config, words):
         raise InputError(f"{endless}: live data have no end; say how far to go with --steps N")
-    looked = train(resolved, weighted, run, resume=resume, overwrite=overwrite, quiet=as_json)
+    fitted = train(
+        resolved,
+        weighted,
+        run,
+        resume=resume,
+        overwrite=overwrite,
+        init_from=init_from,
+        reference=reference,
+        deterministic=deterministic,
+        max_time_s=max_time_s,
+        quiet=as_json,
+    )
+    if not find_world().is_first:
+        return
     if as_json:
-        result = {"run": str(run), "steps": resolved.run.steps, "val": looked or None}
-        click.echo(json.dumps(result))
-    elif looked:
-        click.echo(
-            f"{run}: {resolved.run.steps} steps; val prediction MSE "
-            f"{looked['prediction']['mse']:.1f}, reconstruction MSE "
-            f"{looked['reconstruction']['mse']:.1f} per frame"
-        )
-    else:
-        click.echo(f"{run}: {resolved.run.steps} steps")
+        result = {"run": str(run), "steps": fitted.step, "ended": fitted.ended}
+        best = fitted.best._asdict() if fitted.best else None
+        click.echo(json.dumps(result | {"val": fitted.val or None, "best": best}))
+        return
+    click.echo(f"{run}: {_told(fitted, resolved)}")
+
+
+def _told(fitted: "Fitted", config: "TrainConfig") -> str:
+    """Say how a run ended."""
+    all_steps = config.run.steps
+    how = {
+        "steps": f"{fitted.step} steps",
+        "patience": f"ended after {fitted.step} of {all_steps} steps, {config.run.patience} looks "
+        "at val without a new best",
+        "max-time": f"{fitted.step} of {all_steps} steps in the time given; go on with --resume",
+    }[fitted.ended]
+    heads = [
+        f"{head} MSE {fitted.val[head]['mse']:.1f}"
+        for head in ("prediction", "reconstruction")
+        if head in fitted.val
+    ]
+    return f"{how}; val {', '.join(heads)} per frame" if heads else how
 
 
 @main.command()

@@ -15,3 +15,9 @@ class InputError(TrainerError):
 
 class RunError(TrainerError):
     """A run that cannot go on, because its loss is not finite for example."""
+
+
+class Stopped(TrainerError):
+    """A run that somebody ended; its checkpoint is there."""
+
+    exit_code = 130

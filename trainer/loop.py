@@ -1,10 +1,10 @@
 """The recipe, to be read top to bottom: draw a batch, take a step, log, look at val, save."""
 
 import math
-import os
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,34 +12,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgen.shard.cache import ShardCache
+from trainer.best import Best, find_best, write_best
 from trainer.checkpoint import (
     FORMAT,
+    drop_checkpoints,
+    list_checkpoints,
+    load_checkpoint,
     save_checkpoint,
 )
-from trainer.config import RunConfig, TrainConfig
-from trainer.errors import InputError, RunError
-from trainer.evaluation import check_lengths, evaluate
-from trainer.log import RunLog, read_jsonl
+from trainer.config import RunConfig, TrainConfig, parse_config
+from trainer.errors import InputError, RunError, Stopped
+from trainer.gradients import add_gradients, replicate
+from trainer.lengths import has_short
+from trainer.log import RunLog
+from trainer.look import look_at
 from trainer.model import VideoAutoencoder
 from trainer.noise import Noise, draw_noise, step_generator
-from trainer.run_folder import check_folder, prepare_folder
+from trainer.optimizer import Updater
+from trainer.run_folder import Request, check_folder, first_weights, held_folder
 from trainer.schedule import learning_rate, share_shown
-from trainer.source import (
-    Address,
-    Source,
-    absolute,
-    as_weighted,
-    find_source,
-)
-from trainer.step import decode, make_task, task_losses
-from trainer.stream import SequenceStream
+from trainer.setup import find_watched, first_model, open_stream
+from trainer.source import Address, Source, absolute, as_weighted
+from trainer.stopping import Stop
+from trainer.stream import Batch, SequenceStream
 from trainer.world import (
+    World,
+    find_world,
+    float32_products,
+    make_deterministic,
     one_line_when_out_of_memory,
     pick_device,
     pick_precision,
     product_dtype,
 )
+
+_REASONS = ("SIGINT", "SIGTERM", "patience", "max-time")  # the first one that any rank has counts
+_LOWER = "start again with a lower lr or a clip_norm, by --overwrite or as another --run"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a call of `fit` ended.
+
+    step   the last one taken
+    ended  why there: all steps done, looks without a new best, or the time that was given is over
+    val    the last look at val, {} where there is none: the step, and of each decoder mse and ce
+    best   the best look
+    """
+
+    step: int
+    ended: str  # steps, patience or max-time
+    val: dict[str, Any]
+    best: Best | None
 
 
 @one_line_when_out_of_memory()
@@ -50,199 +74,234 @@ def fit(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    init_from: Path | None = None,
+    reference: bool = False,
+    deterministic: bool = False,
+    max_time_s: float | None = None,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Fitted:
     """Train on the split train of DATA, watch its val, leave everything in the folder `run`.
+
+    Under torchrun each rank calls it, with the same arguments.
 
     data       an address, or {address: weight} of several, of which the first one's val is watched
     resume     go on from the newest checkpoint, or start where there is none
     overwrite  throw an earlier run in the folder away
-    returns    the last look at val: mse and ce of prediction and reconstruction, and the step
-    raises     InputError before work starts; RunError if the loss is not finite any more
+    init_from  a checkpoint, or the 2020 tutorial's model.bin: the first weights
+    reference  take the plain model instead of the fast one
+    deterministic  on CUDA too, equal runs are equal bit for bit
+    max_time_s  end with a checkpoint after this time
+    raises     InputError before work starts; Stopped after a signal, with a checkpoint; RunError if
+               too many steps in a row, or a look at val, are not finite
     """
-    device = pick_device(config.run.device)
-    precision = pick_precision(config.run.precision, device)
-    weighted = as_weighted(data)
-    stream = SequenceStream(
-        weighted,
-        config.data.batch_size,
-        seed=config.run.seed,
-        readers=_num_readers(),
-        pin_memory=device.type == "cuda",
-        cache=ShardCache(max_bytes=int(config.run.cache_gb * 1e9)),
+    with Stop(max_time_s) as stop, ExitStack() as stack:
+        world = find_world()
+        if deterministic:
+            make_deterministic()
+        device = pick_device(config.run.device, world)
+        precision = pick_precision(config.run.precision, device)
+        weighted = as_weighted(data)
+        stream = open_stream(config, weighted, world, device)
+        watched = find_watched(stream.sources[0], config)
+        named = {absolute(address): weight for address, weight in weighted.items()}
+        request = Request(config, named, absolute(init_from) if init_from else None)
+        if world.is_first:
+            check_folder(run, request, resume=resume, overwrite=overwrite)
+        began_from = request.init_from or (first_weights(run) if resume else None)
+        model = first_model(config, weighted, stream, began_from, reference=reference)
+        model.to(device).round_products(product_dtype(precision))
+        updater = Updater(model, config.optimizer, precision)
+
+        stack.enter_context(world.joined(device))
+        stack.enter_context(float32_products(precision))
+        # Nothing of an earlier run is thrown away before all this was possible.
+        if world.is_first:
+            stack.enter_context(held_folder(run, request, overwrite=overwrite))
+        world.wait()
+        saved = _restore_newest(run, model, updater, stream)
+        log = _open_log(run, config, saved or config, stream.step, world, quiet=quiet)
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        ranks = f", {world.size} ranks" if world.size > 1 else ""
+        log.say(f"{num_parameters:,} parameters on {device}{ranks}, products in {precision}")
+        job = Training(config, run, world, device, model, updater, stream, watched, log)
+        return train(job, stop)
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a run has in its hands while it trains."""
+
+    config: TrainConfig
+    run: Path
+    world: World
+    device: torch.device
+    model: VideoAutoencoder
+    updater: Updater
+    stream: SequenceStream
+    watched: Source | None  # val
+    log: RunLog
+
+
+def train(job: Training, stop: Stop) -> Fitted:
+    """Take the steps that are left."""
+    config, stream, updater, log = job.config, job.stream, job.updater, job.log
+    model = replicate(job.model, config, job.world)
+    is_varied = any(has_short(source, config) for source in stream.sources)
+    ended = _why_end(job, stop)
+    with closing(iter(stream)) as batches:
+        while ended is None:
+            batch = _next(batches, job)
+            step = stream.step  # counts from 1: this step's number
+            rate = learning_rate(config.optimizer, step - 1, config.run.steps)
+            noise = _noise(job, step)
+            job.model.train()
+            losses = add_gradients(
+                model, updater, batch, noise, config, job.world, is_varied=is_varied
+            )
+            norm = updater.update(rate)
+            if _is_due(config.run, step, config.run.log_every):
+                _log_step(job, losses, norm, rate)
+            is_best = _is_due(config.run, step, config.run.eval_every) and _look(job)
+            ended = _why_end(job, stop)
+            if is_best or ended or step % config.run.checkpoint_every == 0:
+                _save(job)
+            elif step % config.run.max_skipped == 0:
+                _stop_if_stuck(job)
+            log.progress(step)
+    log.end_bar()
+    if ended in ("SIGINT", "SIGTERM"):
+        raise Stopped(
+            f"{ended} ended the run after step {stream.step} of {config.run.steps}; its checkpoint "
+            "is complete, go on with --resume"
+        )
+    return Fitted(stream.step, ended, _last_look(log), find_best(log.looks, config.best_metric))
+
+
+def _next(batches: Iterator[Batch], job: Training) -> Batch:
+    """Return the next batch, on its way to the device."""
+    asked = time.monotonic()
+    batch = next(batches)
+    # While the device still has something to do, waiting for data costs nothing.
+    if job.device.type != "cuda" or torch.cuda.current_stream(job.device).query():
+        job.log.waited(time.monotonic() - asked)
+    return batch.to(job.device)
+
+
+def _noise(job: Training, step: int) -> Noise:
+    config = job.config
+    generator = step_generator(config.run.seed, step, job.device)
+    share = share_shown(config.optimizer, step - 1)
+    num_values = math.prod(job.model.frame_shape)
+    return draw_noise(
+        config.model, config.data, config.data.batch_size, num_values, share, generator
     )
-    for source in stream.sources:
-        check_lengths(source, config.data)
-    watched = _watched(stream.sources[0], config)
-    check_folder(run, config, resume=resume, overwrite=overwrite)
-
-    torch.manual_seed(config.run.seed)
-    model = VideoAutoencoder(config.model, stream.sequence_shape[1:]).to(device)
-    model.round_products(product_dtype(precision))
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    named = {absolute(address): weight for address, weight in weighted.items()}
-    # Nothing of an earlier run is thrown away before all this was possible.
-    checkpoint = prepare_folder(run, config, named, overwrite=overwrite)
-    if checkpoint:
-        _restore(checkpoint, model, optimizer, stream, device)
-    steps, batch_size = config.run.steps, config.data.batch_size
-    log = RunLog(run, steps, stream.step, quiet=quiet, is_due=partial(_is_due, config.run))
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    log.say(f"{num_parameters:,} parameters on {device}, products in {precision}")
-    looked: dict[str, Any] = {}
-
-    batches = iter(stream)
-    while stream.step < steps:
-        asked = time.monotonic()
-        batch = next(batches)
-        if _is_idle(device):
-            log.waited(time.monotonic() - asked)
-        step = stream.step  # counts from 1: this step's number
-        rate = learning_rate(config.optimizer, step - 1, steps)
-        generator = step_generator(config.run.seed, step, device)
-        share = share_shown(config.optimizer, step - 1)
-        num_values = batch.frames[0, 0].numel()
-        noise = draw_noise(config.model, config.data, batch_size, num_values, share, generator)
-        losses = train_step(model, optimizer, batch.to(device).frames, config, rate, noise)
-        is_saved = step % config.run.checkpoint_every == 0 or step == steps
-        is_logged = _is_due(config.run, {"step": step})
-        if is_saved or is_logged:
-            numbers = {name: value.item() for name, value in losses.items()}
-            _stop_unless_finite("loss", numbers["loss"], step)
-        if is_logged:
-            log.metrics({"step": step, **numbers, "lr": rate})
-            log.timing(step, batch_size)
-            log.step(step, numbers["loss"], batch_size)
-        if _is_due(config.run, {"step": step, "val": {}}):
-            looked = _look(model, watched, config, step, log)
-        if is_saved:
-            log.sync()  # a checkpoint never outlives the lines before it
-            _save(run, config, model, optimizer, stream, device)
-    batches.close()
-    return looked or _last_look(run)
 
 
-def _num_readers() -> int:
-    """Return how many threads read: half the cores, four at most: each holds a batch."""
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
-
-
-def _is_idle(device: torch.device) -> bool:
-    """Tell whether the device has done all it was given: else waiting for data cost nothing."""
-    return device.type != "cuda" or torch.cuda.current_stream(device).query()
-
-
-def _is_due(config: RunConfig, line: dict[str, Any]) -> bool:
-    """Tell whether a line of metrics.jsonl is one that this config writes."""
-    every = config.eval_every if "val" in line else config.log_every
-    step: int = line["step"]
+def _is_due(config: RunConfig, step: int, every: int) -> bool:
+    """Tell whether a line is written at a step; the last step has them all."""
     return step % every == 0 or step == config.steps
 
 
-def train_step(
-    model: VideoAutoencoder,
-    optimizer: torch.optim.Optimizer,
-    frames: Tensor,
-    config: TrainConfig,
-    rate: float,
-    noise: Noise | None = None,
-) -> dict[str, Tensor]:
-    """Take one optimizer step on uint8 frames (B, T, H, W); return the losses, scalars."""
-    task = make_task(frames, None, config.data)
-    model.train()
-    losses = task_losses(decode(model, task, noise, training=True), task, config)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    losses.loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    named = losses._asdict().items()
-    return {name: value.detach() for name, value in named if value is not None}
-
-
-def _watched(train: Source, config: TrainConfig) -> Source | None:
-    """Return the split that is looked at while training, None if the set has none."""
-    val = find_source(train.address, "val")
-    if val is None:
+def _why_end(job: Training, stop: Stop) -> str | None:
+    """Say why no step follows, the same on all ranks; None if one does."""
+    if job.stream.step >= job.config.run.steps:
+        return "steps"
+    reason = stop.reason or ("patience" if _is_out_of_patience(job) else None)
+    if not job.world.any(reason is not None):
         return None
-    check_lengths(val, config.data)
-    if val.sequence_shape[1:] != train.sequence_shape[1:]:
-        raise InputError(
-            f"{train.address}: frames of val are {val.sequence_shape[1:]}, of train "
-            f"{train.sequence_shape[1:]}"
-        )
-    return val
+    return next(why for why in _REASONS if job.world.any(reason == why))
 
 
-def _look(
-    model: VideoAutoencoder, watched: Source | None, config: TrainConfig, step: int, log: RunLog
-) -> dict[str, Any]:
-    if watched is None:
-        return {}
-    asked = config.run.eval_sequences
-    count = asked if watched.count is None else min(asked, watched.count)
-    scores = evaluate(model, watched, config.data, count, baselines=False)
-    short = {
-        name: {metric: scores[name][metric] for metric in ("mse", "ce")}
-        for name in ("prediction", "reconstruction")
-        if scores[name] is not None
-    }
-    for name, values in short.items():
-        _stop_unless_finite(f"{name} error on val", values["mse"], step)
-    log.metrics({"step": step, "val": short})
-    log.say(
-        f"step {step}/{config.run.steps}  val: prediction MSE {short['prediction']['mse']:.1f}, "
-        f"reconstruction MSE {short['reconstruction']['mse']:.1f}"
-    )
-    return {"step": step, **short}
+def _is_out_of_patience(job: Training) -> bool:
+    """Tell whether the looks say that it is enough; the first rank alone has them all."""
+    patience = job.config.run.patience
+    if patience is None or not job.world.is_first:
+        return False
+    best = find_best(job.log.looks, job.config.best_metric)
+    return best is not None and best.looks_since >= patience
 
 
-def _last_look(run: Path) -> dict[str, Any]:
-    """Return what a finished run saw last."""
-    for line in reversed(read_jsonl(run / "metrics.jsonl")):
-        if "val" in line:
-            return {"step": line["step"], **line["val"]}
-    return {}
+def _log_step(job: Training, losses: dict[str, Tensor], norm: Tensor, rate: float) -> None:
+    step = job.stream.step
+    values = job.world.sum(torch.stack([*losses.values()])).tolist()
+    line: dict[str, Any] = {"step": step}
+    line |= {name: _finite(value) for name, value in zip(losses, values, strict=True)}
+    line |= {"lr": rate, "grad_norm": _finite(norm.item())}
+    if job.config.model.decoder_input == "scheduled":
+        line["share_shown"] = share_shown(job.config.optimizer, step - 1)
+    if num_skipped := int(job.updater.num_skipped):
+        line["skipped"] = num_skipped
+    job.log.metrics(line)
+    job.log.timing(step)
 
 
-def _stop_unless_finite(name: str, value: float | None, step: int) -> None:
-    if value is None or not math.isfinite(value):
-        written = "not finite" if value is None else value
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _look(job: Training) -> bool:
+    """Look at val; tell whether it was the best look so far."""
+    if job.watched is None:
+        return False
+    config, step = job.config, job.stream.step
+    asked, there = config.run.eval_sequences, job.watched.count
+    count = asked if there is None else min(asked, there)
+    with job.updater.averaged():
+        scores = look_at(job.model, job.watched, config, count, job.world)
+    for head, errors in scores.items():
+        if errors["mse"] is None:
+            raise RunError(f"step {step}: the {head} error on val is not finite; {_LOWER}")
+    job.log.metrics({"step": step, "val": scores})
+    errors_said = ", ".join(f"{head} MSE {errors['mse']:.1f}" for head, errors in scores.items())
+    job.log.say(f"step {step}/{config.run.steps}  val: {errors_said}")
+    best = find_best(job.log.looks, config.best_metric)
+    return best is not None and best.step == step
+
+
+def _last_look(log: RunLog) -> dict[str, Any]:
+    return {"step": log.looks[-1]["step"], **log.looks[-1]["val"]} if log.looks else {}
+
+
+def _stop_if_stuck(job: Training) -> None:
+    """End the run if nothing but skipped steps came since long."""
+    in_a_row = int(job.updater.skipped_in_a_row)
+    if in_a_row >= job.config.run.max_skipped:
         raise RunError(
-            f"the {name} is {written} at step {step}; lower lr and start again with --overwrite, "
-            "or another --run"
+            f"step {job.stream.step}: loss or gradient was not finite {in_a_row} steps in a row; "
+            f"{_LOWER}"
         )
 
 
-def _save(
-    run: Path,
-    config: TrainConfig,
-    model: VideoAutoencoder,
-    optimizer: torch.optim.Optimizer,
-    stream: SequenceStream,
-    device: torch.device,
-) -> None:
+def _save(job: Training) -> None:
+    """Write a checkpoint, then say which is the best, then drop what neither needs."""
+    _stop_if_stuck(job)
+    if not job.world.is_first:
+        return
+    job.log.sync()  # a checkpoint never outlives the lines before it
     checkpoint = {
         "format": FORMAT,
-        "step": stream.step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": _rng_state(device),
-        "stream": stream.state_dict(),
-        "config": config.model_dump(),
+        "step": job.stream.step,
+        "model": job.model.state_dict(),
+        "optimizer": job.updater.state_dict(),
+        "stream": job.stream.state_dict(),
+        "config": job.config.model_dump(),
         "version": _version(),
-        "frame_shape": list(model.frame_shape),
+        "frame_shape": list(job.model.frame_shape),
     }
-    save_checkpoint(run, checkpoint, config.run.keep_checkpoints)
+    save_checkpoint(job.run, checkpoint)
+    best = find_best(job.log.looks, job.config.best_metric)
+    write_best(job.run, best)
+    drop_checkpoints(job.run, job.config.run.keep_checkpoints, best.step if best else None)
 
 
-def _restore(
-    checkpoint: dict[str, Any],
-    model: VideoAutoencoder,
-    optimizer: torch.optim.Optimizer,
-    stream: SequenceStream,
-    device: torch.device,
-) -> None:
+def _restore_newest(
+    run: Path, model: VideoAutoencoder, updater: Updater, stream: SequenceStream
+) -> TrainConfig | None:
+    """Go on from the newest checkpoint; return the config it was saved under, None without one."""
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        return None
+    checkpoint = load_checkpoint(checkpoints[-1])
     if tuple(checkpoint["frame_shape"]) != model.frame_shape:
         raise InputError(
             f"the run was trained on frames {tuple(checkpoint['frame_shape'])}, the data set now "
@@ -251,22 +310,40 @@ def _restore(
     stream.load_state_dict(checkpoint["stream"])
     try:
         model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        torch.set_rng_state(checkpoint["rng"]["cpu"])
-        if device.type == "cuda" and "cuda" in checkpoint["rng"]:
-            torch.cuda.set_rng_state(checkpoint["rng"]["cuda"], device)
+        updater.load_state_dict(checkpoint["optimizer"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the checkpoint of step {checkpoint['step']} does not fit its run "
-            f"({type(error).__name__}); remove it, or overwrite the run"
+            f"{checkpoints[-1]}: does not fit its run ({type(error).__name__}); remove it, or "
+            "overwrite the run"
         ) from error
+    return parse_config(checkpoint["config"])
 
 
-def _rng_state(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+def _open_log(
+    run: Path, config: TrainConfig, saved: TrainConfig, step: int, world: World, *, quiet: bool
+) -> RunLog:
+    """Open the log behind a step.
+
+    saved  the config that the lines up to there are of
+    """
+
+    def stays(line: dict[str, Any]) -> bool:
+        # What was written because its steps were over, a longer run does not have.
+        every = saved.run.eval_every if "val" in line else saved.run.log_every
+        return line["step"] % every == 0 or step >= config.run.steps
+
+    log = RunLog(
+        run,
+        config.run.steps,
+        config.data.batch_size,
+        step,
+        quiet=quiet,
+        is_first=world.is_first,
+        stays=stays,
+    )
+    if world.is_first:
+        write_best(run, find_best(log.looks, config.best_metric))
+    return log
 
 
 def _version() -> str:

@@ -1,70 +1,138 @@
-"""The folder of a run: what it was asked for, and whether this call may go on with it."""
+"""The folder of a run: what it was asked for, whose it is now, whether a call may go on with it."""
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from mmgen.errors import MmgenError
-from mmgen.shard.manifest import canonical_json, write_atomic
-from trainer.checkpoint import list_checkpoints, load_checkpoint
+from mmgen.shard.manifest import canonical_json, replace_durably
 from trainer.config import TrainConfig, first_difference, parse_config
 from trainer.errors import InputError
 
+_NAME = "config.json"
+_PARTIAL = "config.json.partial"
 
-def check_folder(run: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that this call may not use, before any work.
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for: config.json.
+
+    data       address -> weight, for people to read
+    init_from  the file that its first weights are from; None where they are drawn
+    """
+
+    config: TrainConfig
+    data: Mapping[str, float]
+    init_from: str | None = None
+
+
+def check_folder(run: Path, request: Request, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that this call may not use, before any work; nothing in it changes.
 
     resume     go on with a run of the same config, if there is one
     overwrite  throw away a run that is there; nothing else is ever thrown away
-    raises     InputError for a folder that holds something else, or a run that differs
+    raises     InputError for a folder that holds something else, a run that differs or is in use
     """
-    stored = _stored_config(run)
+    stored = _read_request(run)
     if stored is None and run.exists() and not (run.is_dir() and _is_free(run)):
         raise InputError(f"{run}: holds something else; name an empty or a new folder")
-    if stored is not None and not overwrite:
-        if not resume:
+    if stored is not None:
+        if not (resume or overwrite):
             raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
-        if difference := first_difference(stored, config):
+        if not overwrite and (difference := _difference(stored, request)):
             raise InputError(f"{run}: cannot be resumed: {difference}")
+        with (run / _NAME).open("r+b") as file:
+            _lock(file, run / _NAME)  # to see whether one can; the folder stays free till the work
     behind = next((place for place in run.parents if place.exists()), run)
     if not run.exists() and not behind.is_dir():
         raise InputError(f"{run}: lies behind a file; name a folder")
 
 
-def prepare_folder(
-    run: Path, config: TrainConfig, data: Mapping[str, float], *, overwrite: bool
-) -> dict[str, Any] | None:
-    """Make a checked folder a run of this config; return the checkpoint to go on from, if any.
+def first_weights(run: Path) -> str | None:
+    """Return the file that a run began from, None if there is no run or it drew its weights."""
+    stored = _read_request(run)
+    return stored.init_from if stored else None
 
-    data  address -> weight, for people to read
+
+@contextmanager
+def held_folder(run: Path, request: Request, *, overwrite: bool) -> Iterator[None]:
+    """Make a checked folder a run, or go on with the one that is there; nobody else can meanwhile.
+
+    The lock is one on config.json: it ends with the process, however that ends.
     """
     whole = run.resolve()  # `.` and links cannot be renamed
     old = whole.with_name(f"{whole.name}.old.partial")  # whole or gone, never half a run
     if overwrite:
         shutil.rmtree(old, ignore_errors=True)  # left by a call that was killed here
-    if _stored_config(run) is not None:
-        if not overwrite:
-            checkpoints = list_checkpoints(run)
-            return load_checkpoint(checkpoints[-1]) if checkpoints else None
-        whole.rename(old)
-        shutil.rmtree(old)
+    stored = _read_request(run)
+    if stored is not None and not overwrite:
+        with (run / _NAME).open("r+b") as file:  # NFS locks alone only what is open for writing
+            _lock(file, run / _NAME)
+            yield
+        return
+    if stored is not None:
+        with (run / _NAME).open("r+b") as file:
+            _lock(file, run / _NAME)
+            whole.rename(old)
+            shutil.rmtree(old)
     run.mkdir(parents=True, exist_ok=True)
-    content = {"config": config.model_dump(), "data": dict(data)}
-    write_atomic(run / "config.json", canonical_json(content))
+    # It has the lock before it has its name: whoever finds a config.json finds it locked.
+    with (run / _PARTIAL).open("a+b") as file:
+        _lock(file, run / _PARTIAL)
+        file.truncate(0)
+        file.write(_written(request).encode())
+        file.flush()
+        os.fsync(file.fileno())
+        replace_durably(run / _PARTIAL, run / _NAME)
+        yield
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who had it before may have renamed or removed it since it was opened here.
+        is_still = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except BlockingIOError:
+        is_still = False
+    if not is_still:
+        raise InputError(f"{path.parent}: another process trains there; wait, or name another run")
+
+
+def _difference(stored: Request, wanted: Request) -> str | None:
+    if difference := first_difference(stored.config, wanted.config):
+        return difference
+    if wanted.init_from not in (None, stored.init_from):
+        began = stored.init_from or "weights drawn by its seed"
+        return f"it began from {began}, asked for is {wanted.init_from}"
     return None
 
 
-def _stored_config(run: Path) -> TrainConfig | None:
+def _written(request: Request) -> str:
+    content: dict[str, Any] = {
+        "config": request.config.model_dump(),
+        "data": dict(request.data),
+    }
+    if request.init_from is not None:
+        content["init_from"] = request.init_from
+    return canonical_json(content)
+
+
+def _read_request(run: Path) -> Request | None:
     """Return what a run was asked for; None if there is no file, or another program's."""
     try:
-        stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        return parse_config(dict(stored["config"]))
+        stored = json.loads((run / _NAME).read_text(encoding="utf-8"))
+        config = parse_config(dict(stored["config"]))
+        return Request(config, dict(stored["data"]), stored.get("init_from"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MmgenError):
         return None
 
 
 def _is_free(run: Path) -> bool:
     # A run killed before its config had its name leaves the partial config and nothing else.
-    return all(path.name == "config.json.partial" for path in run.iterdir())
+    return all(path.name == _PARTIAL for path in run.iterdir())

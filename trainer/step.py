@@ -8,11 +8,11 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.config import DataConfig, TrainConfig
-from trainer.model import Decoded, VideoAutoencoder, last_frames, to_values
+from trainer.model import Decoded, last_frames, to_values
 from trainer.noise import Noise
 
 
@@ -61,8 +61,8 @@ def _exist(counts: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=counts.device) < counts[:, None]
 
 
-def decode(model: VideoAutoencoder, task: Task, noise: Noise | None, *, training: bool) -> Decoded:
-    """Run the model on a task; decoders read true frames only while training."""
+def decode(model: nn.Module, task: Task, noise: Noise | None, *, training: bool) -> Decoded:
+    """Run a VideoAutoencoder, or what wraps one, on a task; true frames only while training."""
     decoded: Decoded = model(
         task.context,
         task.future.shape[1],
@@ -86,7 +86,7 @@ def task_losses(
     decoded: Decoded,
     task: Task,
     config: TrainConfig,
-    num_values: tuple[float, float] | None = None,
+    num_values: tuple[float | Tensor, float | Tensor] | None = None,
 ) -> Losses:
     """Return the losses of a batch, or of a part of one.
 
@@ -114,7 +114,7 @@ def _loss(
     target: Tensor,
     exists: Tensor | None,
     config: TrainConfig,
-    num_values: float | None,
+    num_values: float | Tensor | None,
 ) -> Tensor:
     """Return squared error or cross-entropy, summed or per value, over the frames that exist."""
     if config.optimizer.loss == "ce":
@@ -130,4 +130,4 @@ def _loss(
         there = (exists.sum() * target.shape[-1]).clamp(min=1)
     if config.optimizer.loss_reduction == "sum":
         return total
-    return total / (num_values or there)
+    return total / (there if num_values is None else num_values)

@@ -1,0 +1,14 @@
+"""Which class a model is made of: the only place that chooses."""
+
+from trainer.config import ModelConfig
+from trainer.model import VideoAutoencoder
+
+
+def build_model(
+    config: ModelConfig, frame_shape: tuple[int, ...], *, reference: bool = False
+) -> VideoAutoencoder:
+    """Return a model with its first weights, drawn from torch's default generator.
+
+    reference  take the plain one, the oracle of the fast one
+    """
+    return VideoAutoencoder(config, frame_shape)
