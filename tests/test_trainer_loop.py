@@ -60,8 +60,8 @@ def test_a_run_that_broke_off_goes_on_as_if_nothing_had_been(data, tmp_path, epo
     assert last_checkpoint(tmp_path / "run")["step"] == turn // 2 * 2
     for older in list_checkpoints(tmp_path / "run")[:-1]:
         older.write_bytes(b"only the newest is needed")
-    looked = fit(config, data, tmp_path / "run", resume=True, quiet=True)
-    assert looked["step"] == 17
+    fitted = fit(config, data, tmp_path / "run", resume=True, quiet=True)
+    assert (fitted.step, fitted.ended, fitted.val["step"]) == (17, "steps", 17)
     assert_equal_runs(tmp_path / "run", tmp_path / "undisturbed")
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_and_a_killed_process_go_on_as_if_nothing_had_been(data, 
 def test_training_lowers_the_loss_and_says_so(data, tmp_path):
     often = ("log_every=2", "eval_every=20")
     config = tiny_config("hidden=16", "lr=1e-2", "schedule=one-cycle", "steps=61", *often)
-    looked = fit(config, data, tmp_path / "run", quiet=True)
+    fitted = fit(config, data, tmp_path / "run", quiet=True)
     lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     trained = [line for line in lines if "loss" in line]
     assert [line["step"] for line in trained] == [*range(2, 61, 2), 61]
@@ -104,14 +104,14 @@ def test_training_lowers_the_loss_and_says_so(data, tmp_path):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     watched = [line for line in lines if "val" in line]
     assert [line["step"] for line in watched] == [20, 40, 60, 61]
-    assert watched[-1]["val"]["prediction"]["mse"] == looked["prediction"]["mse"]
+    assert watched[-1]["val"]["prediction"]["mse"] == fitted.val["prediction"]["mse"]
 
 
 def test_val_is_looked_at_and_never_trained_on(data, tmp_path):
     """The same sequences to train on, no val or looked at after each step: the same weights."""
     without = make_data(tmp_path / "without", {"train": 22}, shard_size=1)
     config = tiny_config("steps=7", "dropout=0.4", "eval_every=1")
-    assert fit(config, without, tmp_path / "blind", quiet=True) == {}
+    assert fit(config, without, tmp_path / "blind", quiet=True).val == {}
     fit(config, data, tmp_path / "seeing", quiet=True)
     assert_same(last_checkpoint(tmp_path / "blind"), last_checkpoint(tmp_path / "seeing"))
 
@@ -143,7 +143,7 @@ def test_steps_may_grow_where_the_rate_is_constant_and_nowhere_else(data, tmp_pa
     run, often = tmp_path / "run", ("log_every=2", "eval_every=2")
     fit(tiny_config("steps=4", *often), data, run, quiet=True)
     longer = tiny_config("steps=8", *often)
-    assert fit(longer, data, run, resume=True, quiet=True)["step"] == 8
+    assert fit(longer, data, run, resume=True, quiet=True).step == 8
     fit(longer, data, tmp_path / "undisturbed", quiet=True)
     assert_equal_runs(run, tmp_path / "undisturbed")
 
@@ -163,7 +163,7 @@ def test_what_is_no_run_is_left_alone(data, tmp_path):
             fit(tiny_config("steps=1"), data, other, quiet=True, **options)
     assert [path.name for path in other.iterdir()] == ["config.json"]
     (other / "config.json").rename(other / "config.json.partial")  # as a killed run leaves it
-    assert fit(tiny_config("steps=1"), data, other, quiet=True)["step"] == 1
+    assert fit(tiny_config("steps=1"), data, other, quiet=True).step == 1
 
 
 def test_a_data_set_that_changed_under_a_run_is_refused(tmp_path):
@@ -190,9 +190,9 @@ def test_a_set_made_again_with_another_seed_is_another_set(tmp_path):
 
 def test_resuming_a_finished_run_tells_its_last_look(data, tmp_path):
     config = tiny_config("steps=2")
-    looked = fit(config, data, tmp_path / "run", quiet=True)
-    assert fit(config, data, tmp_path / "run", resume=True, quiet=True) == looked
-    assert looked["step"] == 2
+    fitted = fit(config, data, tmp_path / "run", quiet=True)
+    assert fit(config, data, tmp_path / "run", resume=True, quiet=True) == fitted
+    assert fitted.val["step"] == 2
 
 
 def test_overwriting_keeps_the_old_run_until_the_new_one_can_begin(data, tmp_path):

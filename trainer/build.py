@@ -1,6 +1,7 @@
 """Which class a model is made of: the only place that chooses."""
 
 from trainer.config import ModelConfig
+from trainer.fused import FusedAutoencoder
 from trainer.model import VideoAutoencoder
 
 
@@ -11,4 +12,4 @@ def build_model(
 
     reference  take the plain one, the oracle of the fast one
     """
-    return VideoAutoencoder(config, frame_shape)
+    return (VideoAutoencoder if reference else FusedAutoencoder)(config, frame_shape)

@@ -75,7 +75,7 @@ def main(traceback: bool) -> None:
 )
 @click.option("--reference", is_flag=True, help="Train the plain model, the fast one's oracle.")
 @click.option(
-    "--deterministic", is_flag=True, help="On CUDA too, equal runs are equal in each bit."
+    "--deterministic", is_flag=True, help="Make equal runs equal in each bit on CUDA."
 )
 @click.option(
     "--max-time",
