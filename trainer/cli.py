@@ -1,14 +1,13 @@
 """The command `mmtrain`: parse, call, print. Errors become one line here and nowhere else."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmgen.errors import MmgenError, explain
-from trainer.errors import InputError, TrainerError
+from trainer.errors import InputError, Stopped, TrainerError
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
@@ -30,18 +29,23 @@ class OneLineErrors(click.Group):
                 explained = (f"interrupted{how}", 130)
             if explained is None or ctx.params.get("traceback"):
                 raise
-            if ctx.invoked_subcommand == "fit":
-                _let_first_speak()
-            click.echo(f"Error: {explained[0]}", err=True)
+            if not (ctx.invoked_subcommand == "fit" and _is_said_by_first(error)):
+                click.echo(f"Error: {explained[0]}", err=True)
             ctx.exit(explained[1])
 
 
-def _let_first_speak() -> None:
-    """Wait, on all ranks but the first one: what it says first, no other has to repeat."""
+def _is_said_by_first(error: BaseException) -> bool:
+    """Tell whether another rank says this; wait a little, so that it can, where that is unsure."""
     from trainer.world import find_world
 
-    with suppress(InputError):  # of the environment: every rank has to say that
-        find_world().let_first_speak()
+    try:
+        world = find_world()
+    except InputError:  # the environment is wrong: every rank has to say that
+        return False
+    if isinstance(error, Stopped):
+        return not world.is_first
+    world.let_first_speak()
+    return False
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,7 +110,8 @@ def fit(
 
     Several DATA are mixed by their weights (default 1), and the val of the first is watched. DATA
     is a folder, or live:PRESET or live:FILE.toml, rendered while training: `?seed=N&FIELD=VALUE`
-    may follow, and --steps must.
+    may follow, and --steps must. On several GPUs each rank trains with its part of every batch:
+    torchrun --nproc-per-node 8 --no-python -- mmtrain fit DATA ... (mind the two dashes).
 
     Example: mmtrain fit data/easy --run runs/easy --preset small --steps 500
     """
