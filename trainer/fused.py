@@ -12,7 +12,7 @@
 Letters: T steps, B batch, D values a frame, U units, G gates.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -33,6 +33,12 @@ class FusedAutoencoder(VideoAutoencoder):
     def __init__(self, config: ModelConfig, frame_shape: tuple[int, ...]) -> None:
         super().__init__(config, frame_shape)
         self._kept_folds: dict[Decoder, tuple[Any, tuple[Tensor, Tensor]]] = {}
+
+    def train(self, mode: bool = True) -> Self:
+        """Choose between training and evaluation; torch's fused Adam does not count its writes."""
+        if mode:
+            self._kept_folds.clear()
+        return super().train(mode)
 
     def _encode(self, frames: Tensor, lengths: Tensor | None, noise: StackNoise) -> State:
         stack = self.encoder.lstm
