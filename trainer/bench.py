@@ -61,8 +61,8 @@ def bench(
     config = config.model_copy(update={"run": run})
     cost = count_step(config, torch.Size(FRAME_SHAPE).numel())
     say(
-        f"{cost.num_parameters:,} parameters, {cost.flop / 1e12:.3g} Tflop a step, "
-        f"{cost.memory.total / 1e9:.1f} GB of memory; measuring the ceilings of {device}"
+        f"{cost.num_parameters:,} parameters, {_giga(cost.flop)} Gflop a step, "
+        f"{_giga(cost.memory.total)} GB of memory; measuring the ceilings of {device}"
     )
     ceilings = measure_ceilings(device, precision)
     floor = find_floor(cost, ceilings)
@@ -112,7 +112,7 @@ def print_result(result: dict[str, Any]) -> None:
     Console().print(table)
     ceilings, memory, measured = result["ceilings"], result["memory_bytes"], result["step_s"]
     print(
-        f"{result['device']}, {result['threads']} threads: products "
+        f"{result['device']}, CPU threads: {result['threads']}; products "
         f"{_giga(ceilings['flop_per_s'])} Gflop/s in {result['precision']}, memory "
         f"{_giga(ceilings['bytes_per_s'])} GB/s\n"
         f"memory of a step {_giga(memory['total'])} GB, activations "

@@ -160,7 +160,7 @@ def count_parameters(model: ModelConfig, num_values: int) -> int:
 
 
 def count_step(config: TrainConfig, num_values: int) -> StepCost:
-    """Count a step on one device; num_values is D."""
+    """Count a step on one device; num_values is D, and precision auto counts as fp32."""
     model, optimizer = config.model, config.optimizer
     parts = optimizer.accumulate
     batch = config.data.batch_size // parts
