@@ -202,6 +202,23 @@ def test_the_scale_halves_at_an_overflow_and_doubles_after_2000_good_steps(reduc
     assert updater.scaled(one) == first / 8
 
 
+def test_the_scale_becomes_neither_zero_nor_infinite():
+    model = tiny_model()
+    updater = Updater(model, OptimizerConfig(), "fp16")
+    for _ in range(70):
+        take_step(model, updater, drawn_gradients(model, 0, math.nan))
+    lowest = updater.scaled(torch.ones(()))
+    assert 0 < lowest < 1e-9
+    assert take_step(model, updater, drawn_gradients(model, 0)).isfinite()
+    state = copy.deepcopy(updater.state_dict())
+    state["counts"]["good_steps"].fill_(1_999)
+    for _ in range(70):
+        updater.load_state_dict(state)
+        take_step(model, updater, drawn_gradients(model, 0))
+        state["counts"]["scale"].copy_(updater.scaled(torch.ones(())))
+    assert 1e9 < state["counts"]["scale"] < 1e10
+
+
 def test_the_average_follows_the_weights_and_is_shown_for_a_while():
     model = tiny_model()
     updater = Updater(model, OptimizerConfig(ema=0.75), "fp32")

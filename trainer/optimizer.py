@@ -39,12 +39,14 @@ class PaperSGD(torch.optim.Optimizer):
 
     The clamp, there named gradient_clip, does not shrink with lr: gradients of a sum over pixels
     are so large that most weights move by 1e-4 in the direction of their sign. `step` uses the
-    gradients up. It heeds `grad_scale` and `found_inf` as torch's fused optimizers do.
+    gradients up. It heeds what torch's fused optimizers do: gradients are divided by `grad_scale`
+    where there is one, and where `found_inf` is 1 nothing changes. The state of each weight holds
+    its update before the first step.
     """
 
     momentum, limit = 0.9, 1e-4
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
+    grad_scale: Tensor | None
+    found_inf: Tensor
 
     def __init__(self, params: Any, lr: float = 1e-4, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
@@ -60,7 +62,7 @@ class PaperSGD(torch.optim.Optimizer):
 
     def _step(self, weights: list[Tensor], lr: float | Tensor, weight_decay: float) -> None:
         new = [weight.grad for weight in weights if weight.grad is not None]
-        updates = [self._update(weight) for weight in weights]
+        updates = [self.state[weight]["update"] for weight in weights]
         if self.grad_scale is not None:
             torch._foreach_div_(new, self.grad_scale)
         if weight_decay:
@@ -69,21 +71,11 @@ class PaperSGD(torch.optim.Optimizer):
         torch._foreach_add_(new, updates, alpha=self.momentum)
         torch._foreach_clamp_min_(new, -self.limit)
         torch._foreach_clamp_max_(new, self.limit)
-        if self.found_inf is None:
-            torch._foreach_copy_(updates, new)
-        else:
-            skip = self.found_inf > 0
-            for update, values in zip(updates, new, strict=True):
-                torch.where(skip, update, values, out=update)
-                values.masked_fill_(skip, 0)
+        skip = self.found_inf > 0
+        for update, values in zip(updates, new, strict=True):
+            torch.where(skip, update, values, out=update)
+            values.masked_fill_(skip, 0)
         torch._foreach_add_(weights, new)
-
-    def _update(self, weight: Tensor) -> Tensor:
-        state = self.state[weight]
-        if not state:
-            state["update"] = torch.zeros_like(weight)
-        update: Tensor = state["update"]
-        return update
 
 
 class Updater:
