@@ -18,8 +18,9 @@ from trainer.errors import InputError, RunError
 
 # Launchers end all ranks once one has ended: a rank waits before it says what others say as well,
 # and a rank that misses another waits longer, for that one may know why.
-_HEAD_START_S = 3.0
-_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+HEAD_START_S = 3.0
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+_MEETING_POINT = ("MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -41,35 +42,43 @@ class World:
 
         timeout_s  how long a rank waits for the others: more than rank 0 needs for what it alone
                    does, such as writing a checkpoint
-        raises     RunError where another rank has ended or does not answer
+        raises     RunError where the ranks do not meet, or one of them has ended
         """
-        is_cuda = device.type == "cuda"
-        with torch.cuda.device(device) if is_cuda else nullcontext():
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             if self.size == 1:
                 yield
                 return
+            self._connect(device, timeout_s)
             try:
-                # gloo beside NCCL: flags travel without waiting for what the device still does.
-                dist.init_process_group(
-                    "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
-                    rank=self.rank,
-                    world_size=self.size,
-                    timeout=timedelta(seconds=timeout_s),
-                    device_id=device if is_cuda else None,
-                )
-                yield
-                self.wait()  # who leaves first takes the others' connections away
+                try:
+                    yield
+                    self.wait()  # who leaves first takes the others' connections away
+                finally:
+                    dist.destroy_process_group()
             except RuntimeError as error:
                 if not _is_of_ranks(error):
                     raise
-                time.sleep(_HEAD_START_S + 1)
+                time.sleep(HEAD_START_S + 1)
                 raise RunError(
-                    f"another rank has ended, or did not answer for {timeout_s:g} s; "
-                    "what it said tells why; go on with --resume"
+                    f"another rank has ended, or did not answer for {timeout_s:g} s; look what it "
+                    "says, then go on with --resume"
                 ) from error
-            finally:
-                if dist.is_initialized():
-                    dist.destroy_process_group()
+
+    def _connect(self, device: torch.device, timeout_s: float) -> None:
+        is_cuda = device.type == "cuda"
+        try:
+            dist.init_process_group(
+                # gloo beside NCCL: flags need not wait for what the device still has to do.
+                "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timedelta(seconds=timeout_s),
+                device_id=device if is_cuda else None,
+            )
+        except RuntimeError as error:
+            where = ":".join(os.environ[name] for name in _MEETING_POINT)
+            reason = " ".join(str(error).split("Exception raised from")[0].split())
+            raise RunError(f"the {self.size} ranks do not meet at {where}: {reason}") from error
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over the ranks, the same bits on each of them."""
@@ -90,7 +99,7 @@ class World:
     def let_first_speak(self) -> None:
         """Give rank 0 the time to say what every rank has found, and a launcher to act on it."""
         if not self.is_first:
-            time.sleep(_HEAD_START_S)
+            time.sleep(HEAD_START_S)
 
     def wait(self) -> None:
         """Go on when every rank has come here."""
@@ -102,27 +111,26 @@ def find_world(environment: Mapping[str, str] = os.environ) -> World:
 
     raises  InputError for numbers that make no sense, or only some of them
     """
-    given = [name for name in _LAUNCHED[:3] if name in environment]
+    given = [name for name in _PLACE if name in environment]
     if not given:
         return World()
-    missing = [name for name in _LAUNCHED if name not in environment]
-    if len(given) < 3 or (missing and environment["WORLD_SIZE"] != "1"):
+    needed = _PLACE if environment.get("WORLD_SIZE") == "1" else _PLACE + _MEETING_POINT
+    missing = [name for name in needed if name not in environment]
+    if missing:
         raise InputError(
             f"{given[0]} is in the environment, {missing[0]} is not; start ranks with torchrun, "
             f"or unset {', '.join(given)}"
         )
-    rank, local_rank, size = (_number(name, environment[name]) for name in _LAUNCHED[:3])
-    if not (local_rank <= rank < size):
-        raise InputError(
-            f"RANK={rank}, LOCAL_RANK={local_rank}, WORLD_SIZE={size}: these make no sense; "
-            "LOCAL_RANK is at most RANK, which is less than WORLD_SIZE"
-        )
+    numbers = {name: _number(name, environment[name]) for name in needed if name != "MASTER_ADDR"}
+    rank, local_rank, size = (numbers[name] for name in _PLACE)
+    if rank >= size:
+        raise InputError(f"RANK={rank} and WORLD_SIZE={size} in the environment: RANK must be less")
     return World(rank, local_rank, size)
 
 
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{name}={text!r} in the environment: it must be a whole number from 0 on")
+        raise InputError(f"{name}={text!r} in the environment: only whole numbers from 0 on go")
     return int(text)
 
 
