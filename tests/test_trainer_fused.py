@@ -1,5 +1,8 @@
 """The fused step gives what the plain model gives, in every form: outputs and every gradient."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import trainer_data  # noqa: F401  (one thread)
@@ -179,6 +182,28 @@ def test_a_weight_changed_before_the_way_back_is_noticed():
         model.predict_decoder.fc.weight += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("fields", FORMS, ids=lambda fields: "-".join(map(str, fields.values())))
+def test_a_step_that_is_over_leaves_no_garbage(fields):
+    """Its buffers are most of what training needs: they must not wait for the collector."""
+    model = FusedAutoencoder(ModelConfig(**{"hidden": 3, "dropout": 0} | fields), (2, 2))
+    gc.collect()
+    gc.disable()
+    try:
+        prediction = model(torch.rand(2, 3, 4), 2, future=torch.rand(2, 2, 4)).prediction
+        functions, found = [prediction.grad_fn], []
+        while functions:
+            function = functions.pop()
+            if isinstance(function, torch.autograd.function.BackwardCFunction):
+                found.append(weakref.ref(function))
+            functions += [before for before, _ in function.next_functions if before is not None]
+        prediction.sum().backward()
+        assert len(found) >= 2
+        del prediction, function, functions
+        assert [ref() for ref in found] == [None] * len(found)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])

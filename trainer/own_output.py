@@ -70,7 +70,8 @@ class _OwnOutput(Function):
             loop.step(t)
         ctx.loop = loop
         ctx.save_for_backward(*tensors)
-        return loop.frames if loop.frames is not None else loop.h_out
+        out = loop.h_out if loop.frames is None else loop.frames
+        return out.view_as(out)  # ctx holds the loop: what comes out would hold ctx in turn
 
     @staticmethod
     @once_differentiable
