@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from trainer.cells import NUM_STATES, Stack, State
 from trainer.config import ModelConfig
-from trainer.layer_run import LayerRun, add_product, gradient_product, rounded
+from trainer.layer_run import LayerRun, add_product, gradient_product, product, rounded
 from trainer.model import Decoder, VideoAutoencoder
 from trainer.noise import StackNoise
 from trainer.own_output import Drawn, LoopPlan, ReadOut, run_on_own_output
@@ -169,8 +169,8 @@ def _pair(state: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
 def _folded(
     weight_in: Tensor, weight_out: Tensor, bias_out: Tensor, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
-    product = rounded(weight_in, dtype) @ rounded(weight_out, dtype)
-    return product.to(weight_in.dtype), weight_in @ bias_out
+    weight = rounded(weight_in, dtype) @ rounded(weight_out, dtype)
+    return weight.to(weight_in.dtype), weight_in @ bias_out
 
 
 class _Linear(Function):
@@ -192,7 +192,7 @@ class _Linear(Function):
         x, weight = ctx.saved_tensors
         flat = gradient.flatten(0, 1)
         factor = rounded(flat, weight.dtype)
-        d_x = (factor @ weight).to(gradient.dtype).view(*gradient.shape[:2], -1)
+        d_x = product(factor, weight, gradient.dtype).view(*gradient.shape[:2], -1)
         return d_x, gradient_product(factor, x, gradient.dtype), flat.sum(0), None
 
 

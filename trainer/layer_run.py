@@ -11,6 +11,9 @@ from torch import Tensor
 from trainer import pointwise
 from trainer.cells import Layer
 
+# Of torch's devices CUDA alone offers it, for sums that start from float32 since release 2.10.
+_HAS_WIDE = torch.version.cuda is not None and torch.__version__ >= "2.10"
+
 
 def rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Return the values as factors of products: rounded to `dtype`, or as they are."""
@@ -21,13 +24,28 @@ def add_product(out: Tensor, x: Tensor, weight: Tensor) -> None:
     """Add x @ weight to `out`, which keeps its own type; all are matrices."""
     if weight.dtype == out.dtype:
         out.addmm_(x, weight)
+    elif _is_wide(weight, out.dtype):
+        torch.addmm(out, x.to(weight.dtype), weight, out_dtype=out.dtype, out=out)
     else:
         out.add_(x.to(weight.dtype) @ weight)
 
 
+def product(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x @ y of two rounded matrices, as `dtype`."""
+    if _is_wide(x, dtype):
+        return torch.mm(x, y, out_dtype=dtype)
+    return (x @ y).to(dtype)
+
+
+def _is_wide(factor: Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether the sums of a product leave as they were added up, not rounded once more."""
+    is_half = factor.dtype in (torch.bfloat16, torch.float16)
+    return _HAS_WIDE and factor.is_cuda and is_half and dtype == torch.float32
+
+
 def gradient_product(gradients: Tensor, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight's gradient (out, in) from factors (rows, out) and (rows, in)."""
-    return (gradients.t() @ inputs).to(dtype)
+    return product(gradients.t(), inputs, dtype)
 
 
 class LayerRun:
@@ -54,16 +72,16 @@ class LayerRun:
         self.layer = layer
         self.weight_ih = None if layer.weight_ih is None else rounded(layer.weight_ih, dtype)
         self.weight_hh = rounded(layer.weight_hh, dtype)
+        # What is added to every input product; gru adds the state's bias to the state's.
+        is_gru = cell == "gru"
+        self.bias = layer.bias_ih
+        if layer.bias_hh is not None and not is_gru:
+            self.bias = layer.bias_ih + layer.bias_hh
         self.h = _with_first(h, steps)  # (T + 1, B, U)
+        self.factors = self.h if dtype is None else _with_first(rounded(h, dtype), steps)
         self.c = None if c is None else _with_first(c, steps)
         self.act = h.new_empty(steps, len(h), len(layer.weight_hh))  # (T, B, G*U)
-        self.recurrent = torch.empty_like(self.act) if cell == "gru" else None
-
-    @property
-    def bias(self) -> Tensor:
-        """What is added to every input product; gru adds the state's bias to the state's."""
-        ours, other = self.layer.bias_ih, self.layer.bias_hh
-        return ours if other is None or self.cell == "gru" else ours + other
+        self.recurrent = torch.empty_like(self.act) if is_gru else None
 
     def read_all(self, x: Tensor | None) -> None:
         """Take the products of x, rounded (<= T, B, I), for the last len(x) steps in one."""
@@ -74,7 +92,7 @@ class LayerRun:
 
     def step(self, t: int) -> None:
         """Take step t; `act[t]` holds what the input gives, biases added."""
-        h = self.h[t]
+        h = self.factors[t]
         if self.recurrent is None:
             add_product(self.act[t], h, self.weight_hh.t())
         else:
@@ -82,10 +100,15 @@ class LayerRun:
             self.recurrent[t] = self.layer.bias_hh
             add_product(self.recurrent[t], h, self.weight_hh.t())
         old, new = self._state(t), self._state(t + 1)
-        pointwise.forward(self.cell, self.act[t], self._recurrent(t), old, self.layer.peephole, new)
+        factor = None if self.dtype is None else self.factors[t + 1]
+        pointwise.forward(
+            self.cell, self.act[t], self._recurrent(t), old, self.layer.peephole, new, factor
+        )
         if self.goes_on is not None:
             for before, after in zip(old, new, strict=True):
                 torch.where(self.goes_on[t], after, before, out=after)
+            if factor is not None:
+                factor.copy_(new[0])
 
     def begin_backward(self, d_h: Tensor | None, d_c: Tensor | None) -> None:
         """Begin with the gradient of the last state; None is zero."""
@@ -109,10 +132,6 @@ class LayerRun:
             held = tuple(value * ~self.goes_on[t] for value in gradient)
             gradient = tuple(value * self.goes_on[t] for value in gradient)
         is_gru = self.recurrent is not None
-        d_act = self.d_act[t] if self.dtype is None else torch.empty_like(self.act[t])
-        d_recurrent = d_act
-        if is_gru:
-            d_recurrent = self.d_recurrent[t] if self.dtype is None else torch.empty_like(d_act)
         rest = pointwise.backward(
             self.cell,
             self.act[t],
@@ -121,14 +140,10 @@ class LayerRun:
             self._state(t + 1),
             self.layer.peephole,
             gradient,
-            d_act,
-            d_recurrent if is_gru else None,
+            self.d_act[t],
+            self.d_recurrent[t] if is_gru else None,
         )
-        if self.dtype is not None:
-            self.d_act[t] = d_act
-            if is_gru:
-                self.d_recurrent[t] = d_recurrent
-        d_h = (self.d_recurrent[t] @ self.weight_hh).to(self.h.dtype)
+        d_h = product(self.d_recurrent[t], self.weight_hh, self.h.dtype)
         if is_gru:
             d_h += rest[0]
         if self.d_c is not None:
@@ -143,13 +158,13 @@ class LayerRun:
         """Return the gradient of what was read in the last steps, (steps, B, I)."""
         assert self.weight_ih is not None
         factor = self.d_act[self.steps - steps :]
-        product = factor.flatten(0, 1) @ self.weight_ih
-        return product.to(self.h.dtype).view(*factor.shape[:2], -1)
+        d_x = product(factor.flatten(0, 1), self.weight_ih, self.h.dtype)
+        return d_x.view(*factor.shape[:2], -1)
 
     def input_gradient_at(self, t: int) -> Tensor:
         """Return the gradient of what was read in step t, (B, I)."""
         assert self.weight_ih is not None
-        return (self.d_act[t] @ self.weight_ih).to(self.h.dtype)
+        return product(self.d_act[t], self.weight_ih, self.h.dtype)
 
     def weight_gradients(self, x: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, in the order of `cells.Layer`."""
@@ -158,7 +173,7 @@ class LayerRun:
         if x is not None and self.weight_ih is not None:
             factor = self.d_act[self.steps - len(x) :]
             d_weight_ih = gradient_product(factor.flatten(0, 1), x.flatten(0, 1), kind)
-        before = rounded(self.h[:-1].flatten(0, 1), self.dtype)
+        before = self.factors[:-1].flatten(0, 1)
         d_weight_hh = gradient_product(self.d_recurrent.flatten(0, 1), before, kind)
         d_bias = self.d_act.sum((0, 1), dtype=kind)
         d_bias_hh = None

@@ -14,7 +14,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from trainer.cells import Layer
-from trainer.layer_run import LayerRun, add_product, gradient_product, rounded
+from trainer.layer_run import LayerRun, add_product, gradient_product, product, rounded
 
 
 class LoopPlan(NamedTuple):
@@ -107,8 +107,10 @@ class _Loop:
         top = self.runs[-1].h
         # What the read-out reads, a frame each: the top layer's own h where nothing is dropped.
         self.h_out = top[1 - self.first :]
+        self.factors = self.runs[-1].factors[1 - self.first :]
         if self.drawn.output is not None:
             self.h_out = torch.empty_like(self.h_out)
+            self.factors = self.h_out if plan.dtype is None else torch.empty_like(self.factors)
         self.frames: Tensor | None = None
         if self.out.weight is not None:
             batch, values = top.shape[1], len(self.out.weight)
@@ -138,10 +140,12 @@ class _Loop:
             self._advance(t, j)
         if self.drawn.output is not None:
             torch.mul(self.runs[-1].h[j + 1], self.drawn.output[t], out=self.h_out[t])
+            if self.plan.dtype is not None:
+                self.factors[t] = self.h_out[t]
         if self.frames is not None:
             assert self.out.bias is not None
             self.frames[t] = self.out.bias
-            add_product(self.frames[t], self.h_out[t], self.read_out.t())
+            add_product(self.frames[t], self.factors[t], self.read_out.t())
 
     def _advance(self, t: int, j: int) -> None:
         """Take step j of all layers, that of frame t."""
@@ -159,17 +163,17 @@ class _Loop:
             run.step(j)
 
     def _from_below(self, number: int, t: int, j: int) -> Tensor:
-        h, mask = self.runs[number - 1].h[j + 1], self.between[number - 1]
+        below, mask = self.runs[number - 1], self.between[number - 1]
         kept = self.x_above[number - 1]
         if mask is None or kept is None:
-            return h
-        kept[j] = h * mask[t]
+            return below.factors[j + 1]
+        kept[j] = below.h[j + 1] * mask[t]
         return kept[j]
 
     def _read(self, t: int) -> Tensor:
         """Return what is read before frame t > 0."""
         if self.frames is None:
-            return self.h_out[t - 1]
+            return self.factors[t - 1]
         if self._changes_output:
             x = self.frames[t - 1]
             detached_squash = self.plan.feedback == "detached" and self.plan.squashes
@@ -214,7 +218,7 @@ class _Loop:
             d_out += self._feedback_back(t + 1, d_x)
         if self.frames is None:
             return d_out
-        return (rounded(d_out, self.plan.dtype) @ self.read_out).to(d_out.dtype)
+        return product(rounded(d_out, self.plan.dtype), self.read_out, d_out.dtype)
 
     def _feedback_back(self, t: int, d_x: Tensor) -> Tensor:
         """Return the gradient of the frame before t from that of what was read before t."""
@@ -240,17 +244,17 @@ class _Loop:
         dtype, kind = self.plan.dtype, self.h_out.dtype
         d_out: list[Tensor | None] = [None] * 4
         if d_frames is None:
-            x = rounded(self.h_out[:-1], dtype)
+            x = self.factors[:-1]
         else:
             x = self.x
             factor = rounded(d_frames.flatten(0, 1), dtype)
-            h_out = rounded(self.h_out.flatten(0, 1), dtype)
+            h_out = self.factors.flatten(0, 1)
             d_out[2:] = gradient_product(factor, h_out, kind), d_frames.sum((0, 1))
         d_weights = []
         for number, run in enumerate(self.runs):
             if number > 0:
                 kept = self.x_above[number - 1]
-                x = rounded(self.runs[number - 1].h[1:], dtype) if kept is None else kept
+                x = self.runs[number - 1].factors[1:] if kept is None else kept
             d_weights.append(list(run.weight_gradients(x)))
         if d_frames is None:
             d_out[0], d_weights[0][0] = d_weights[0][0], None

@@ -24,11 +24,13 @@ def forward(
     old: tuple[Tensor, ...],
     peephole: Tensor | None,
     new: tuple[Tensor, ...],
+    factor: Tensor | None = None,
 ) -> None:
     """Turn `act` into activations and write the new state.
 
     act       (B, G*U), changed     recurrent  (B, 3U), of gru alone
     old, new  h, and c of lstm and peephole, (B, U) each
+    factor    (B, U), written: the new h as its products want it
     """
     gates = act.chunk(NUM_GATES[cell], -1)
     match cell:
@@ -52,6 +54,8 @@ def forward(
             torch.lerp(n, old[0], keep, out=new[0])
         case "rnn":
             new[0].copy_(act.tanh_())
+    if factor is not None:
+        factor.copy_(new[0])
 
 
 def backward(
@@ -69,10 +73,18 @@ def backward(
 
     act                 activations (B, G*U)
     gradient            of the new state; may be changed
-    d_act, d_recurrent  written: of what `act` and `recurrent` were before `forward`
+    d_act, d_recurrent  written: of what `act` and `recurrent` were before `forward`, in any type
     returns             of the old state, save what goes through the state's product; h of cells
                         that see h through it alone is left out: () of rnn, (c,) of lstm
     """
+    if d_act.dtype != act.dtype:
+        wide = torch.empty_like(act)
+        wide_recurrent = None if recurrent is None else torch.empty_like(recurrent)
+        rest = backward(cell, act, recurrent, old, new, peephole, gradient, wide, wide_recurrent)
+        d_act.copy_(wide)
+        if d_recurrent is not None and wide_recurrent is not None:
+            d_recurrent.copy_(wide_recurrent)
+        return rest
     d_gates = d_act.chunk(NUM_GATES[cell], -1)
     gates = act.chunk(NUM_GATES[cell], -1)
     match cell:
