@@ -1,12 +1,16 @@
 """What a recurrent cell does between two matrix products, forward and backward, in place.
 
 `cells.step` is the same in one formula a line and by autograd; this is what the fused step runs.
+On CUDA, `triton_cells` does the same for lstm and peephole in one kernel each way.
 
 Letters: B batch, U units, G gates. Everything is (B, .) of one step; `act` holds what the gates
 are before `forward` and after their nonlinearity behind it. For gru, `recurrent` is what the
 state's product gives, biases added, because a reset gate stands between it and the sum; other
 cells have it in `act` already and take None.
 """
+
+from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -32,6 +36,9 @@ def forward(
     old, new  h, and c of lstm and peephole, (B, U) each
     factor    (B, U), written: the new h as its products want it
     """
+    if (kernels := _kernels(cell, act)) is not None:
+        kernels.forward(act, old, peephole, new, factor)
+        return
     gates = act.chunk(NUM_GATES[cell], -1)
     match cell:
         case "lstm" | "peephole":
@@ -77,6 +84,9 @@ def backward(
     returns             of the old state, save what goes through the state's product; h of cells
                         that see h through it alone is left out: () of rnn, (c,) of lstm
     """
+    if (kernels := _kernels(cell, act)) is not None:
+        rest: tuple[Tensor, ...] = kernels.backward(act, old, new, peephole, gradient, d_act)
+        return rest
     if d_act.dtype != act.dtype:
         wide = torch.empty_like(act)
         wide_recurrent = None if recurrent is None else torch.empty_like(recurrent)
@@ -120,3 +130,26 @@ def backward(
             _tanh_backward(gradient[0], act, grad_input=d_act)
             return ()
     raise AssertionError(cell)
+
+
+@cache
+def why_not_triton() -> str | None:
+    """Say why lstm and peephole run these formulas on CUDA too, or None: Triton's kernels do."""
+    try:
+        from trainer import triton_cells
+
+        triton_cells.try_out()
+    except Exception as error:  # of Triton, a compiler, a driver: each has classes of its own
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def _kernels(cell: str, act: Tensor) -> ModuleType | None:
+    """Return what runs a step in one kernel each way, where there is such a thing."""
+    if not act.is_cuda or act.dtype != torch.float32 or cell not in ("lstm", "peephole"):
+        return None
+    if why_not_triton() is not None:
+        return None
+    from trainer import triton_cells
+
+    return triton_cells
