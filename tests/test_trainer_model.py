@@ -278,9 +278,9 @@ def test_time_runs_forward(reverse):
     clips = frames(8, 7, (4, 4), seed=2)
     config = tiny_config(f"reverse={reverse}")
     model = make_model((4, 4), hidden=32, layers=1, reverse=reverse)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     task = make_task(clips, None, config.data)
-    for _ in range(100):
+    for _ in range(300):
         optimizer.zero_grad()
         task_losses(decode(model, task, None, training=True), task, config).loss.backward()
         optimizer.step()

@@ -160,7 +160,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(drawn, form, reduction, counted):
     whole = task_losses(decoded, task, config)
     masks = task.has_reconstruction, task.has_future
     num_values = tuple(
-        float(VALUES * mask.sum()) if counted else float(output.numel())
+        max(1.0, float(VALUES * mask.sum())) if counted else float(output.numel())
         for mask, output in zip(masks, decoded, strict=True)
     )
     parts = []
