@@ -8,6 +8,7 @@ import torch
 from trainer_data import assert_same, tiny_config
 
 from trainer.checkpoint import (
+    drop_checkpoints,
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -16,21 +17,21 @@ from trainer.checkpoint import (
 )
 from trainer.errors import InputError, RunError
 from trainer.model import VideoAutoencoder
+from trainer.optimizer import Updater
 
 
-def make_checkpoint(step=7):
-    config = tiny_config()
+def make_checkpoint(step=7, *fields):
+    config = tiny_config(*fields)
     torch.manual_seed(step)
     model = VideoAutoencoder(config.model, (3, 4))
-    optimizer = torch.optim.Adam(model.parameters())
+    updater = Updater(model, config.optimizer, "fp32")
     model(torch.rand(2, 4, 12), 3).prediction.sum().backward()
-    optimizer.step()
+    updater.update(1e-3)
     return {
         "format": 1,
         "step": step,
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": {"cpu": torch.get_rng_state()},
+        "optimizer": updater.state_dict(),
         "stream": {"step": step},
         "config": config.model_dump(),
         "frame_shape": [3, 4],
@@ -43,7 +44,7 @@ def names(run):
 
 def test_what_was_saved_comes_back_under_the_safe_default(tmp_path):
     checkpoint = make_checkpoint()
-    path = save_checkpoint(tmp_path, checkpoint, keep=1)
+    path = save_checkpoint(tmp_path, checkpoint)
     assert names(tmp_path) == ["step-00000007.pt"]
     assert_same(torch.load(path, weights_only=True), checkpoint)
     assert_same(load_checkpoint(path), checkpoint)
@@ -52,33 +53,45 @@ def test_what_was_saved_comes_back_under_the_safe_default(tmp_path):
     assert not model.training
 
 
-def test_only_the_newest_stay(tmp_path):
+def test_the_newest_and_the_best_stay(tmp_path):
     for step in (5, 10, 99_999_999, 100_000_000):
-        save_checkpoint(tmp_path, make_checkpoint(step), keep=2)
+        save_checkpoint(tmp_path, make_checkpoint(step))
+    drop_checkpoints(tmp_path, 2, best_step=5)
+    assert names(tmp_path) == ["step-00000005.pt", "step-100000000.pt", "step-99999999.pt"]
+    drop_checkpoints(tmp_path, 2, best_step=None)
     assert names(tmp_path) == ["step-100000000.pt", "step-99999999.pt"]
     (tmp_path / "config.json").touch()
     assert latest_checkpoint(tmp_path).name == "step-100000000.pt"
 
 
+def test_a_run_that_averages_gives_its_average(tmp_path):
+    checkpoint = make_checkpoint(7, "ema=0.5")
+    model = restore_model(load_checkpoint(save_checkpoint(tmp_path, checkpoint)), "cpu")
+    average = checkpoint["optimizer"]["average"]
+    assert_same(dict(model.state_dict()), dict(average))
+    name = "encoder.lstm.weight_hh_l0"
+    assert not torch.equal(average[name], checkpoint["model"][name])
+
+
 def test_leftovers_of_a_killed_run_are_no_checkpoints(tmp_path):
-    path = save_checkpoint(tmp_path, make_checkpoint(7), keep=2)
+    path = save_checkpoint(tmp_path, make_checkpoint(7))
     torn = path.with_name("step-00000008.pt.partial")
     torn.write_bytes(path.read_bytes()[:1000])
     path.with_name("step-best.pt").touch()
     assert list_checkpoints(tmp_path) == [path]
-    newer = save_checkpoint(tmp_path, make_checkpoint(8), keep=2)
+    newer = save_checkpoint(tmp_path, make_checkpoint(8))
     assert list_checkpoints(tmp_path) == [path, newer]
     assert not torn.exists()
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
-    path = save_checkpoint(tmp_path, make_checkpoint(7), keep=1)
+    path = save_checkpoint(tmp_path, make_checkpoint(7))
     good = path.read_bytes()
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
     try:
         with pytest.raises(RunError, match=r"step-00000008\.pt: could not be written"):
-            save_checkpoint(tmp_path, make_checkpoint(8), keep=1)
+            save_checkpoint(tmp_path, make_checkpoint(8))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert list_checkpoints(tmp_path) == [path]
@@ -132,7 +145,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, write):
 
 def test_a_flipped_bit_is_refused(tmp_path):
     checkpoint = make_checkpoint()
-    path = save_checkpoint(tmp_path, checkpoint, keep=1)
+    path = save_checkpoint(tmp_path, checkpoint)
     content = bytearray(path.read_bytes())
     weight = next(iter(checkpoint["model"].values())).numpy().tobytes()
     content[content.index(weight[:64])] ^= 1  # torch would load it
@@ -142,7 +155,7 @@ def test_a_flipped_bit_is_refused(tmp_path):
 
 
 def test_another_format_is_refused_by_its_number(tmp_path):
-    path = save_checkpoint(tmp_path, make_checkpoint() | {"format": 2}, keep=1)
+    path = save_checkpoint(tmp_path, make_checkpoint() | {"format": 2})
     with pytest.raises(InputError, match=r"\.pt: has format 2, this version reads 1$"):
         load_checkpoint(path)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trainer import log as log_module
-from trainer.log import RunLog
+from trainer.log import RunLog, read_jsonl
 
 
 @pytest.fixture
@@ -17,18 +17,21 @@ def clock(monkeypatch):
 
 
 def test_the_share_of_time_spent_waiting_is_written_and_said(tmp_path, clock, capsys):
-    log = RunLog(tmp_path, steps=100)
+    log = RunLog(tmp_path, steps=100, batch_size=8)
     clock[0] += 4
     log.waited(1.0)
-    log.timing(10, batch_size=8)
-    log.step(10, 0.5, batch_size=8)  # too early to speak
+    log.metrics({"step": 10, "loss": 0.5})
+    log.timing(10)
+    log.progress(10)  # too early to speak
     clock[0] += 4
     log.waited(3.0)
-    log.timing(20, batch_size=8)
-    log.step(20, 0.25, batch_size=8)
+    log.metrics({"step": 20, "loss": 0.25})
+    log.timing(20)
+    log.progress(20)
     clock[0] += 8
-    log.timing(60, batch_size=8)
-    log.step(60, 0.125, batch_size=8)
+    log.metrics({"step": 60, "loss": 0.125})
+    log.timing(60)
+    log.progress(60)
     lines = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
     assert [line["data_wait"] for line in lines] == [0.25, 0.75, 0]
     assert [line["sequences_per_s"] for line in lines] == [20, 20, 40]
@@ -36,3 +39,38 @@ def test_the_share_of_time_spent_waiting_is_written_and_said(tmp_path, clock, ca
         "step 20/100  loss 0.25000  20 sequences/s  50% waiting for data  0.5 min left",
         "step 60/100  loss 0.12500  30 sequences/s  0% waiting for data  0.2 min left",
     ]
+
+
+def test_a_terminal_gets_one_line_that_is_written_again(tmp_path, clock, capsys, monkeypatch):
+    monkeypatch.setattr(log_module.sys.stderr, "isatty", lambda: True, raising=False)
+    log = RunLog(tmp_path, steps=4, batch_size=8)
+    for step in (1, 2):
+        clock[0] += 1
+        log.progress(step)
+    log.say("a look")
+    log.end_bar()
+    first, second, look, rest = capsys.readouterr().err.replace("\r", "\n").lstrip().split("\n")
+    assert first.startswith("[#####...............] step 1/4  8 sequences/s  0% waiting")
+    assert second.startswith("[##########..........] step 2/4  8 sequences/s  0% waiting")
+    assert (look, rest) == ("a look", "")
+
+
+def test_only_the_first_rank_writes_and_speaks(tmp_path, clock, capsys):
+    log = RunLog(tmp_path, steps=4, batch_size=8, is_first=False)
+    clock[0] += 9
+    log.metrics({"step": 1, "loss": 0.5})
+    log.timing(1)
+    log.progress(1)
+    log.say("a line")
+    log.sync()
+    assert capsys.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_behind_a_checkpoint_are_cut_off_and_those_at_it_may_be(tmp_path):
+    lines = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    RunLog(tmp_path, steps=9, batch_size=8, start=2)
+    assert read_jsonl(tmp_path / "metrics.jsonl") == lines[:2]
+    RunLog(tmp_path, steps=9, batch_size=8, start=2, stays=lambda line: line["step"] == 1)
+    assert read_jsonl(tmp_path / "metrics.jsonl") == lines[:1]

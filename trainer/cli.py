@@ -78,9 +78,7 @@ def main(traceback: bool) -> None:
     help="First weights: a checkpoint, or a state dict such as the tutorial's model.bin.",
 )
 @click.option("--reference", is_flag=True, help="Train the plain model, the fast one's oracle.")
-@click.option(
-    "--deterministic", is_flag=True, help="Make equal runs equal in each bit on CUDA."
-)
+@click.option("--deterministic", is_flag=True, help="Make equal runs equal in each bit on CUDA.")
 @click.option(
     "--max-time",
     "max_time_s",

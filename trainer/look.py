@@ -51,11 +51,11 @@ def look_at(
         task = make_task(frames.to(device), counts, config.data)
         decoded = decode(model, task, None, training=False)
         if decoded.prediction is not None:
-            output = model.emit(decoded.prediction)
-            sums[0] += _sums(output, task.future, task.has_future)
+            sums[0] += _sums(model, decoded.prediction, task.future, task.has_future)
         if decoded.reconstruction is not None:
-            output = model.emit(decoded.reconstruction)
-            sums[1] += _sums(output, task.reconstruction, task.has_reconstruction)
+            sums[1] += _sums(
+                model, decoded.reconstruction, task.reconstruction, task.has_reconstruction
+            )
     heads = {"prediction": config.model.predicts, "reconstruction": config.model.reconstructs}
     return {
         head: {"mse": _mean(mse, count), "ce": _mean(ce, count)}
@@ -66,13 +66,13 @@ def look_at(
     }
 
 
-def _sums(output: Tensor, target: Tensor, exists: Tensor | None) -> Tensor:
+def _sums(model: VideoAutoencoder, output: Tensor, target: Tensor, exists: Tensor | None) -> Tensor:
     """Return squared error and cross-entropy over all frames that exist, and their number."""
     if exists is None:
         exists = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
     errors = (
-        losses.squared_error(output, target),
-        losses.cross_entropy(losses.clipped(output), target),
+        losses.squared_error(model.emit(output), target),
+        losses.output_cross_entropy(output, target, is_logit=model.config.output == "sigmoid"),
     )
     sums = [torch.where(exists, error, 0).double().sum() for error in errors]
     return torch.stack([*sums, exists.double().sum()])
