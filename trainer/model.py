@@ -12,7 +12,7 @@ Letters: B batch, T frames, D values a frame (H * W, or H * W * 3, channels last
 Inside, time comes first, (T, B, D): so a step's values lie together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -35,6 +35,9 @@ class Decoded(NamedTuple):
 
     reconstruction: Tensor | None  # (B, R, D), of the last R frames of the context
     prediction: Tensor | None  # (B, steps, D)
+
+
+Head = Callable[[], Tensor]  # decodes (B, frames, D)
 
 
 class VideoAutoencoder(nn.Module):
@@ -86,22 +89,26 @@ class VideoAutoencoder(nn.Module):
         noise = noise or Noise()
         frames = context.transpose(0, 1)  # (T, B, D)
         state = self._encode(frames, lengths, noise.encoder)
-        num_reconstructed = num_reconstructed or len(frames)
-        reconstruction = prediction = None
-        if self.config.reconstructs:
-            counts = None if lengths is None else lengths.clamp(max=num_reconstructed)
+
+        def reconstruct() -> Tensor:
+            count = num_reconstructed or len(frames)
+            counts = None if lengths is None else lengths.clamp(max=count)
             truth = None
             if future is not None and self.reads_truth:
-                truth = last_frames(frames, num_reconstructed, lengths)
-                truth = self._turned(truth, counts)
+                truth = self._turned(last_frames(frames, count, lengths), counts)
             decoder = self.reconstruct_decoder
-            decoded = self._decode(decoder, state, num_reconstructed, truth, noise.reconstruct)
-            reconstruction = self._turned(decoded, counts).transpose(0, 1)  # (B, R, D)
-        if self.config.predicts:
+            decoded = self._decode(decoder, state, count, truth, noise.reconstruct)
+            return self._turned(decoded, counts).transpose(0, 1)  # (B, R, D)
+
+        def predict() -> Tensor:
             truth = None if future is None else future.transpose(0, 1)
             decoded = self._decode(self.predict_decoder, state, steps, truth, noise.predict)
-            prediction = decoded.transpose(0, 1)  # (B, steps, D)
-        return Decoded(reconstruction, prediction)
+            return decoded.transpose(0, 1)  # (B, steps, D)
+
+        return self._decode_all(
+            reconstruct if self.config.reconstructs else None,
+            predict if self.config.predicts else None,
+        )
 
     @property
     def reads_truth(self) -> bool:
@@ -145,6 +152,10 @@ class VideoAutoencoder(nn.Module):
     def _encode(self, frames: Tensor, lengths: Tensor | None, noise: StackNoise) -> State:
         state: State = self.encoder(frames, lengths, noise, self.product_dtype)
         return state
+
+    def _decode_all(self, reconstruct: Head | None, predict: Head | None) -> Decoded:
+        """Run the decoders there are, of which neither needs the other."""
+        return Decoded(reconstruct and reconstruct(), predict and predict())
 
     def _decode(
         self,
