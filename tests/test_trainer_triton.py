@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import trainer_data  # noqa: F401  (one thread)
+from hypothesis import given, settings
+from trainer_strategies import cases
 
 from trainer import pointwise
+from trainer.fused import FusedAutoencoder
+from trainer.model import VideoAutoencoder
 
 SIZES = ((1, 1), (3, 5), (2, 513))  # sequences and units; more units than a block has
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
@@ -128,6 +133,57 @@ def test_interpreted_kernels_equal_the_formulas():
 def test_compiled_kernels_equal_the_formulas():
     pytest.importorskip("triton")
     check_all("cuda")
+
+
+def outcome(case, device, dtype, products=None, kind=VideoAutoencoder):
+    """Return on the CPU what a model says of a case's batch, and the gradients of all weights."""
+    model = case.build(kind, torch.float32).to(device, dtype)
+    model.round_products(products)
+
+    def there(values):
+        return values.to(device, dtype if values.is_floating_point() else None)
+
+    batch = case.batch(torch.float32)
+    decoded = model(
+        there(batch.context),
+        batch.steps,
+        num_reconstructed=batch.num_reconstructed,
+        lengths=None if batch.lengths is None else there(batch.lengths),
+        future=None if batch.future is None else there(batch.future),
+        noise=None if batch.noise is None else batch.noise.map(there),
+    )
+    said = [head for head in decoded if head is not None]
+    torch.stack([head.sin().sum() for head in said]).sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return [values.detach().cpu().double() for values in (*said, *gradients)]
+
+
+def assert_near(found, expected, limit):
+    """Compare with the largest value there is: what cancels out is as exact as its parts."""
+    size = max(values.abs().max() for values in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).abs().max() <= limit * size
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@settings(max_examples=50)
+@given(cases())
+def test_the_fused_step_on_cuda_equals_the_plain_model(case):
+    expected = outcome(case, "cpu", torch.float64)
+    assert_near(outcome(case, "cuda", torch.float64, kind=FusedAutoencoder), expected, 1e-10)
+    assert_near(outcome(case, "cuda", torch.float32, kind=FusedAutoencoder), expected, 1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float16])
+@settings(max_examples=20)
+@given(cases())
+def test_rounded_products_on_cuda_are_near_those_of_the_cpu(products, case):
+    expected = outcome(case, "cpu", torch.float32, products)
+    found = outcome(case, "cuda", torch.float32, products, FusedAutoencoder)
+    assert_near(found, expected, 16 * torch.finfo(products).eps)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a CUDA device")
