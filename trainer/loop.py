@@ -23,6 +23,7 @@ from trainer.checkpoint import (
 from trainer.config import RunConfig, TrainConfig, parse_config
 from trainer.errors import InputError, RunError, Stopped
 from trainer.gradients import add_gradients, replicate
+from trainer.graph import make_step
 from trainer.lengths import has_short
 from trainer.log import RunLog
 from trainer.look import look_at
@@ -147,6 +148,12 @@ def train(job: Training, stop: Stop) -> Fitted:
     config, stream, updater, log = job.config, job.stream, job.updater, job.log
     model = replicate(job.model, config, job.world)
     is_varied = any(has_short(source, config) for source in stream.sources)
+
+    def take(batch: Batch, noise: Noise, rate: float | Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        losses = add_gradients(model, updater, batch, noise, config, job.world, is_varied=is_varied)
+        return losses, updater.update(rate)
+
+    take_step = make_step(take, updater, job.device, log.say, ranks=job.world.size)
     ended = _why_end(job, stop)
     with closing(iter(stream)) as batches:
         while ended is None:
@@ -155,10 +162,7 @@ def train(job: Training, stop: Stop) -> Fitted:
             rate = learning_rate(config.optimizer, step - 1, config.run.steps)
             noise = _noise(job, step)
             job.model.train()
-            losses = add_gradients(
-                model, updater, batch, noise, config, job.world, is_varied=is_varied
-            )
-            norm = updater.update(rate)
+            losses, norm = take_step(batch, noise, rate)
             if _is_due(config.run, step, config.run.log_every):
                 _log_step(job, losses, norm, rate)
             is_best = _is_due(config.run, step, config.run.eval_every) and _look(job)
