@@ -10,12 +10,14 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.build import build_model
 from trainer.ceilings import measure_ceilings, timed_s
 from trainer.config import TrainConfig
 from trainer.gradients import add_gradients
-from trainer.noise import draw_noise, step_generator
+from trainer.graph import make_step
+from trainer.noise import Noise, draw_noise, step_generator
 from trainer.optimizer import Updater
 from trainer.roofline import StepCost, count_step, find_floor
 from trainer.schedule import share_shown
@@ -69,7 +71,7 @@ def bench(
     least = (1 + _MEASUREMENTS[0]) * _STEPS_AT_ONCE[device.type]
     say(f"floor {_time(floor.total)} a step; measuring {least} steps or more")
     torch.manual_seed(config.run.seed)
-    measured = _measure(Steps(config, device, reference=reference), device)
+    measured = _measure(Steps(config, device, reference=reference, say=say), device)
     step_s = median(measured)
     return {
         "device": _device_name(device),
@@ -126,7 +128,14 @@ def print_result(result: dict[str, Any]) -> None:
 class Steps:
     """The steps that `fit` takes, on one batch of random bytes that lies on the device."""
 
-    def __init__(self, config: TrainConfig, device: torch.device, *, reference: bool) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        reference: bool,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.config, self.step = config, 0
         self.model = build_model(config.model, FRAME_SHAPE, reference=reference).to(device)
         self.model.round_products(product_dtype(config.run.precision))
@@ -135,6 +144,7 @@ class Steps:
         frames = torch.randint(256, (batch, num_frames, *FRAME_SHAPE), dtype=torch.uint8)
         counts = torch.full((batch,), num_frames, dtype=torch.int32)
         self.batch = Batch(frames, counts, torch.arange(batch)).to(device)
+        self._take = make_step(self._take_plainly, self.updater, device, say)
 
     def take(self) -> None:
         """Take the next step; a CUDA device may still be at it when this returns."""
@@ -146,10 +156,15 @@ class Steps:
         noise = draw_noise(config.model, config.data, *sizes, share, generator)
         self.model.train()
         with float32_products(config.run.precision):
-            add_gradients(
-                self.model, self.updater, self.batch, noise, config, World(), is_varied=False
-            )
-            self.updater.update(config.optimizer.lr)
+            self._take(self.batch, noise, config.optimizer.lr)
+
+    def _take_plainly(
+        self, batch: Batch, noise: Noise, rate: float | Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        losses = add_gradients(
+            self.model, self.updater, batch, noise, self.config, World(), is_varied=False
+        )
+        return losses, self.updater.update(rate)
 
 
 def _measure(steps: Steps, device: torch.device) -> list[float]:
