@@ -30,6 +30,7 @@ def write(args, err, limit):
     os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(60)  # it waits for something that never comes
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
@@ -234,6 +235,16 @@ def test_interrupted_it_says_what_is_safe_and_leaves_no_partial(
         if interrupted == 4:
             break
     assert interrupted == 4, "it was too fast to be interrupted"
+
+
+def test_a_pipe_where_a_shard_belongs_is_named_and_not_waited_for(start, tmp_path):
+    out = tmp_path / "a"
+    assert start(out).wait()[0] == 0
+    shard = out / "train/train-000000.h5"
+    shard.unlink()
+    os.mkfifo(shard)
+    line = f"Error: {shard}: is no file; delete it, or overwrite the data set\n"
+    assert start(out).wait() == (1, line)
 
 
 def check_full(out, code, said, reason):
