@@ -33,7 +33,7 @@ def find_damage(dataset: DataSet, progress: Callable[[int], None]) -> Iterator[s
                         f"{schema.MANIFEST_NAME} says; get the manifest that belongs to it"
                     )
             except OtherHash as error:
-                yield f"{error}{split.damage(number)}"
+                yield f"{error}{split.damage(error.entry)}"
             except ShardError as error:
                 yield str(error)
     # A reader copes without some datasets, so that nothing but this misses one that was taken out.

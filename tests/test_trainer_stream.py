@@ -191,18 +191,21 @@ def test_memory_is_used_again_when_nobody_looks_at_it_and_not_before():
     assert place not in {other.ctypes.data for other in others}
 
 
-def test_a_damaged_shard_raises_in_the_consumer_at_its_turn(tmp_path):
+def test_a_damaged_shard_is_named_with_its_sequence_in_the_consumer_at_its_turn(tmp_path):
     data = make_data(tmp_path / "data", {"train": 22}, shard_size=1)
     order = expected_order(0, 5, shard_counts=(1,) * 22)
+    line = r"train-00{0:04d}\.h5: is not the file that .*; damaged there: sequence {0}$"
     index = next(i for i in order[2] if i)  # the first shard is read before all
     with damaged(data, "train", index):
         stream = SequenceStream(data, 4, seed=1)
         with closing(iter(stream)) as batches:
             assert [next(batches).index.tolist() for _ in range(2)] == order[:2]
-            with pytest.raises(ShardError, match=f"train-{index:06d}.h5: is not the file that "):
+            with pytest.raises(ShardError, match=line.format(index)):
                 next(batches)
         assert stream.state_dict()["step"] == 2
     assert not reading_threads()
+    with damaged(data, "train", 0), pytest.raises(ShardError, match=line.format(0)):
+        next(iter(SequenceStream(data, 4)))
 
 
 def test_threads_begin_with_the_first_batch_and_end_with_the_iterator(data):

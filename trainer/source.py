@@ -8,7 +8,8 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from mmgen import errors, presets
 from mmgen.config import GeneratorConfig
 from mmgen.shard import reader
 from mmgen.shard.cache import ShardCache
+from mmgen.shard.checks import OtherHash
 from mmgen.shard.manifest import canonical_json
 from mmgen.shard.reader import Split, open_dataset
 from trainer.errors import InputError
@@ -89,7 +91,8 @@ class StoredSource:
     @property
     def sequence_shape(self) -> tuple[int, ...]:
         """Shape of a sequence as stored."""
-        return self._stored.sequence_shape
+        with self._naming_damage():
+            return self._stored.sequence_shape
 
     @property
     def shortest(self) -> int:
@@ -110,8 +113,17 @@ class StoredSource:
         return hashlib.sha256(hashes.encode()).hexdigest()
 
     def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Read and check; ShardError names what is damaged."""
-        return self._stored.read(indices.tolist(), out)
+        """Read and check; ShardError names shard and sequence where either is damaged."""
+        with self._naming_damage():
+            return self._stored.read(indices.tolist(), out)
+
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        """Say of a shard that is not what the manifest lists which sequences are damaged."""
+        try:
+            yield
+        except OtherHash as error:
+            raise errors.ShardError(f"{error}{self._stored.damage(error.entry)}") from error
 
     def fetch_ahead(self, shards: list[int]) -> None:
         """Fetch shards that are read soon in the background, where they are remote."""
@@ -123,7 +135,8 @@ class StoredSource:
         Those of a whole shard take 64 ms for 8192 sequences, those of one sequence 8 (Xeon), so
         shards are kept, 10 MB each, if the split has few enough.
         """
-        return [self._truth_of(index) for index in indices]
+        with self._naming_damage():
+            return [self._truth_of(index) for index in indices]
 
     def _truth_of(self, index: int) -> Truth:
         entries = self._stored.entries

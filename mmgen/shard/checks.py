@@ -38,7 +38,9 @@ FileState = tuple[int, ...]
 
 
 class OtherHash(ShardError):
-    """A file that is not, or no longer, the one that its manifest lists."""
+    """A file that is not, or no longer, the one that its manifest lists as `entry`."""
+
+    entry: ShardEntry
 
 
 def open_file(path: Path) -> int:
@@ -76,10 +78,12 @@ def check_identity(
         )
     with Path(_by_descriptor(descriptor)).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-            raise OtherHash(
+            error = OtherHash(
                 f"{where}: is not the file that the manifest lists (SHA-256 differs): damaged, or "
                 f"of another data set; {REMEDY}"
             )
+            error.entry = entry
+            raise error
     identified[entry.name] = state
 
 

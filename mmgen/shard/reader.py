@@ -197,11 +197,11 @@ class Split:
             )
         return shard
 
-    def damage(self, number: int) -> str:
+    def damage(self, entry: ShardEntry) -> str:
         """Name the sequences of a damaged shard, as the end of a message; it takes a second."""
-        descriptor = self._descriptor(self.entries[number])
+        descriptor = self._descriptor(entry)
         try:
-            return damaged_sequences(descriptor, self.entries[number])
+            return damaged_sequences(descriptor, entry)
         finally:
             os.close(descriptor)
 
