@@ -247,9 +247,10 @@ class Run:
         made: dict[PlannedShard, ShardEntry] = {}
 
         def tell(job: _Job) -> None:
-            shard, _ = job
+            shard, known = job
             entry = made[shard] = _await_entry(folder, shard)
-            progress(shard.count, 0 if entry.name in there else entry.bytes)
+            is_old = entry.name in there and known in (None, entry)
+            progress(shard.count, 0 if is_old else entry.bytes)
 
         make = partial(_make_on_worker, folder.for_workers(), _placeable(self.request))
         jobs = ((shard, claim.known(shard)) for shard in shards)

@@ -112,11 +112,13 @@ def test_what_goes_wrong_on_a_cluster_ends_in_one_line_and_is_finished_later(
         assert not client.processing()[next(iter(client.processing()))], "nothing waits any more"
         assert not (out / "manifest.json").exists()
 
-        damaged = out / "train/train-000001.h5"
-        content = damaged.read_bytes()
-        damaged.write_bytes(content[:-1])
-        assert run(1) == f"Error: {damaged}: is damaged; delete it, or overwrite the data set"
-        damaged.write_bytes(content)
+        shard = out / "train/train-000001.h5"
+        content = shard.read_bytes()
+        shard.unlink()
+        shard.mkdir()
+        assert run(1) == f"Error: {shard}: is no file; delete it, or overwrite the data set"
+        shard.rmdir()
+        shard.write_bytes(content[:-1])  # damaged, it is made again below
 
         other = tmp_path / "other"
         shutil.copytree(Path(mmgen.__file__).parent, other / "mmgen")

@@ -247,6 +247,19 @@ def test_a_pipe_where_a_shard_belongs_is_named_and_not_waited_for(start, tmp_pat
     assert start(out).wait() == (1, line)
 
 
+def test_a_damaged_shard_is_named_and_made_again(start, undisturbed, tmp_path):
+    expected, _ = undisturbed
+    out = tmp_path / "a"
+    assert start(out).wait()[0] == 0
+    shard = out / "train/train-000000.h5"
+    os.truncate(shard, 5000)
+    code, said = start(out).wait()
+    assert (code, files(out)) == (0, expected)
+    warned, told = said.splitlines()
+    assert warned == f"{shard}: is damaged and is made again"
+    assert "all there already" not in told
+
+
 def check_full(out, code, said, reason):
     assert code == 1
     assert said.startswith(f"Error: {out}")

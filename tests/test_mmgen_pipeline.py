@@ -156,22 +156,45 @@ def test_a_rerun_of_a_complete_set_leaves_its_manifest_alone(
     assert (path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns) == before
 
 
-@pytest.mark.parametrize("is_listed", [True, False])
-@pytest.mark.parametrize("damage", ["truncated", "other seed"])
-def test_a_rerun_refuses_a_shard_that_is_not_of_the_request(
-    copied_dataset, generate, tmp_path, is_listed, damage
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("is_listed", "damage"),
+    [
+        (True, flip_a_bit),
+        (True, lambda path: os.truncate(path, 5000)),
+        (False, lambda path: os.truncate(path, 5000)),
+    ],
+)
+def test_a_rerun_makes_a_damaged_shard_again_and_says_so(
+    copied_dataset, small_dataset, generate, caplog, is_listed, damage
 ):
-    problem = "is damaged"
-    if damage == "truncated":
-        os.truncate(copied_dataset / SHARD, 5000)
-    else:
-        generate(tmp_path / "other", seed=6)
-        (tmp_path / "other" / SHARD).replace(copied_dataset / SHARD)
-        problem = problem if is_listed else r"is a shard of another request .seed is 6, not 5."
+    shard = copied_dataset / SHARD
+    damage(shard)
     if not is_listed:
         (copied_dataset / "manifest.json").unlink()
-    with pytest.raises(ShardError, match=f"{SHARD}: {problem}; delete it, or overwrite the data s"):
+    written = []
+    generate(copied_dataset, progress=lambda _, num_bytes: written.append(num_bytes))
+    assert caplog.messages == [f"{shard}: is damaged and is made again"]
+    assert files(copied_dataset) == files(small_dataset)
+    assert sum(written) == shard.stat().st_size
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_rerun_refuses_a_shard_of_another_request(copied_dataset, generate, tmp_path, is_listed):
+    generate(tmp_path / "other", seed=6)
+    (tmp_path / "other" / SHARD).replace(copied_dataset / SHARD)
+    if not is_listed:
+        (copied_dataset / "manifest.json").unlink()
+    before = files(copied_dataset)
+    problem = r"is a shard of another request \(seed is 6, not 5\); delete it, or overwrite the "
+    with pytest.raises(ShardError, match=f"{SHARD}: {problem}"):
         generate(copied_dataset)
+    assert files(copied_dataset) == before
     (copied_dataset / SHARD).unlink()
     generate(copied_dataset)
     assert mmgen.open(copied_dataset)["train"][7].index == 7

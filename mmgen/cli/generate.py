@@ -118,11 +118,15 @@ def generate(
     planned = run.shards
     part = part_of(len(planned)) if part_of else range(len(planned))
     place = find_place(out)
-    is_committed = not overwrite and place.exists(schema.MANIFEST_NAME)
-    looked_at = schema.SPLITS if is_committed else ()
-    num_found = sum(name.endswith(".h5") for split in looked_at for name in place.entries(split))
+    is_old = not overwrite and place.exists(schema.MANIFEST_NAME)
     total = sum(planned[number].count for number in part)
-    with progress_bar("sequences", total, quiet=as_json) as progress:
+    with progress_bar("sequences", total, quiet=as_json) as show:
+
+        def progress(amount: int, num_bytes: int) -> None:
+            nonlocal is_old
+            is_old &= num_bytes == 0
+            show(amount, num_bytes)
+
         manifest: Manifest | None
         if part_of:
             manifest = run.finish_part(out, part, progress)
@@ -131,7 +135,7 @@ def generate(
         else:
             manifest = run.finish(out, progress)
     if manifest:
-        _tell(place.name, manifest, as_json, is_old=num_found == len(planned))
+        _tell(place.name, manifest, as_json, is_old=is_old)
     else:
         _tell_part(place.name, part, len(planned), as_json)
 

@@ -6,6 +6,7 @@ lock, and stored as ready-made chunks; any HDF5 program reads them.
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -27,6 +28,8 @@ from mmgen.shard.codecs import CHECKED, DEFAULT, find_codec, pack_checked
 from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, replace_durably
 
 _ANNOTATION_CHUNK_BYTES = 64 << 10
+_DAMAGED = "is damaged"
+_LOG = logging.getLogger(__name__)
 
 
 class ShardWriter:
@@ -259,7 +262,7 @@ def find_shard(
     attributes: Mapping[str, Any],
     known: ShardEntry | None,
 ) -> ShardEntry | None:
-    """Measure the shard that a resumed writer finds, None if there is none.
+    """Measure the shard that a resumed writer finds; None if it is to be made: missing, or damaged.
 
     known   what an earlier writer vouched for
     raises  ShardError if this writer would have made another
@@ -269,13 +272,15 @@ def find_shard(
     if not path.is_file():  # a pipe would be waited for without end
         raise ShardError(f"{path}: is no file; delete it, or overwrite the data set")
     found = describe_shard(path, planned.first, planned.count)
-    if known is None:
-        problem = _origin_problem(path, planned, attributes)
-    else:
-        problem = None if known == found else "is damaged"
-    if problem:
+    if found == known:
+        return found
+    problem = _origin_problem(path, planned, attributes) or (_DAMAGED if known else None)
+    if problem is None:
+        return found
+    if problem != _DAMAGED:
         raise ShardError(f"{path}: {problem}; delete it, or overwrite the data set")
-    return found
+    _LOG.warning("%s: %s and is made again", path, problem)
+    return None
 
 
 def _origin_problem(path: Path, planned: PlannedShard, attributes: Mapping[str, Any]) -> str | None:
@@ -290,7 +295,7 @@ def _origin_problem(path: Path, planned: PlannedShard, attributes: Mapping[str, 
             if index.shape != (planned.count,) or index[0] != planned.first:
                 return f"does not hold the {planned.count} sequences from {planned.first} on"
     except (OSError, RuntimeError, KeyError, ValueError):
-        return "is damaged"
+        return _DAMAGED
     return None
 
 
