@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,8 +63,18 @@ def _wait_for_address(server, log):
     raise RuntimeError(f"the S3 server did not start: {log.read_text()}")
 
 
+@pytest.fixture(scope="session")
+def parse_models_once():
+    """Each new driver would parse what botocore knows of S3 again, for a quarter of a second."""
+    import botocore.session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", cache(botocore.session.create_loader))
+        yield
+
+
 @pytest.fixture
-def object_store(s3_server, monkeypatch):
+def object_store(s3_server, parse_models_once, monkeypatch):
     """The server, with an empty bucket `bucket`, as s3fs finds it in this test."""
     import s3fs
 

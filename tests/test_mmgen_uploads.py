@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,12 @@ def generate(object_store, run_mmgen):
 
 
 @pytest.fixture
+def stored(object_store, small_dataset):
+    """Put the files of the small data set, which are what `generate` puts: the first test below."""
+    fsspec.filesystem("s3").put(f"{small_dataset}/", f"{ADDRESS}/", recursive=True)
+
+
+@pytest.fixture
 def run(object_store, small_config):
     return prepare(small_config, COUNTS, seed=5, shard_size=7)
 
@@ -100,9 +107,8 @@ def test_the_objects_are_the_files_of_a_local_set(generate, small_dataset):
     assert objects() == expected
 
 
-def test_what_was_put_is_read_back(generate, small_dataset, run_mmgen):
+def test_what_was_put_is_read_back(stored, small_dataset, run_mmgen):
     trainer = pytest.importorskip("trainer")
-    generate()
     run_mmgen("verify", ADDRESS, "--regrow", "all")
     assert "20 sequences     3 shards" in run_mmgen("info", ADDRESS).output
     streams = (trainer.SequenceStream(data, 4, seed=3) for data in (ADDRESS, small_dataset))
@@ -110,11 +116,10 @@ def test_what_was_put_is_read_back(generate, small_dataset, run_mmgen):
         assert (one.frames == other.frames).all()
 
 
-@pytest.mark.parametrize("origin", [ADDRESS, f"{ADDRESS}/", f"{ADDRESS}/manifest.json"])
-def test_a_set_is_made_again_from_its_address(generate, run_mmgen, tmp_path, small_dataset, origin):
-    generate()
-    run_mmgen("generate", tmp_path / "again", "--from", origin)
-    assert files(tmp_path / "again") == files(small_dataset)
+def test_a_set_is_made_again_from_its_address(stored, run_mmgen, tmp_path, small_dataset):
+    for number, origin in enumerate((ADDRESS, f"{ADDRESS}/", f"{ADDRESS}/manifest.json")):
+        run_mmgen("generate", tmp_path / str(number), "--from", origin)
+        assert files(tmp_path / str(number)) == files(small_dataset)
     line = run_mmgen("generate", tmp_path / "none", "--from", f"{ADDRESS}/no", code=2).stderr
     assert line == f"Error: {ADDRESS}/no/manifest.json: is not there\n"
 
@@ -173,15 +178,14 @@ def test_finished_shards_are_not_made_again(generate, object_store, small_datase
         (["manifest.json", "val/val-000000.h5"], ("--shards", "0:6")),
     ],
 )
-def test_what_was_lost_is_made_again(generate, small_dataset, lost, options):
-    generate()
+def test_what_was_lost_is_made_again(stored, generate, small_dataset, lost, options):
     for name in lost:
         remove(name)
     generate(*options)
     assert objects() == files(small_dataset)
 
 
-@pytest.mark.parametrize("parts", [["4:6", "0:2", "2:4"], ["0:4", "2:6"], ["0:3", None], ["0:6"]])
+@pytest.mark.parametrize("parts", [["4:6", "0:2", "2:4"], ["0:4", "2:6"], ["0:3", None]])
 def test_parts_in_any_order_make_the_set(generate, small_dataset, parts):
     for number, part in enumerate(parts):
         told = generate(*(("--shards", part) if part else ())).stdout
@@ -202,17 +206,16 @@ def test_the_tasks_of_a_slurm_array_make_the_set(generate, monkeypatch, small_da
     assert objects() == files(small_dataset)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"bytes": "x"}', b"\xff"])
-def test_a_side_file_that_says_nothing_is_put_anew(generate, small_dataset, content):
+def test_a_side_file_that_says_nothing_is_put_anew(generate, small_dataset):
     generate("--shards", "0:3")
-    put(f"{SHARD}.json", content)
-    assert "waiting" in generate("--shards", "3:6").stdout
+    for content in (b"", b'{"bytes": "x"}', b"\xff"):
+        put(f"{SHARD}.json", content)
+        assert "waiting" in generate("--shards", "3:6").stdout
     generate("--shards", "1:2")
     assert objects() == files(small_dataset)
 
 
-def test_nothing_is_put_that_a_manifest_contradicts(generate, small_dataset):
-    generate()
+def test_nothing_is_put_that_a_manifest_contradicts(stored, generate):
     manifest = json.loads(objects()["manifest.json"])
     manifest["splits"]["train"]["shards"][1]["sha256"] = "0" * 64  # as of other libraries
     put("manifest.json", json.dumps(manifest).encode())
@@ -408,12 +411,14 @@ def test_a_store_that_refuses_to_be_written_is_named(run, small_dataset, monkeyp
     monkeypatch.undo()
 
 
-def test_a_full_scratch_disk_is_named(object_store, start_python, scratch, generate, small_dataset):
-    limited = "import resource, runpy, sys; limits = resource.RLIMIT_FSIZE, (6000, 6000); "
-    limited += "resource.setrlimit(*limits); runpy.run_module('mmgen', run_name='__main__')"
-    writer = start_python("-c", limited, "generate", ADDRESS, *SMALL)
-    _, said = writer.communicate(timeout=30)
-    assert writer.returncode == 1
+def test_a_full_scratch_disk_is_named(scratch, generate, small_dataset):
+    generate("--shards", "0:1")  # compiles what would not fit either
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
+    try:
+        said = generate(code=1).stderr
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert re.fullmatch(
         rf"Error: {scratch}/mmgen-scratch-\w+/\w+/\S+\.h5: could not be written \(File too large\)"
         r"; the same command goes on with what is there; TMPDIR says on which disk shards are "
