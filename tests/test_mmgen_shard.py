@@ -202,7 +202,7 @@ def test_threads_read_the_same_while_shards_open_and_close(tmp_path, monkeypatch
         return np.array_equal(out, expected[places])
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(read, range(60)))
+        assert all(pool.map(read, range(24)))
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ STRANGE = {
     "no labels": ("label", lambda a: a * 0 - np.int16(1)),
     "absurd speeds": ("velocity", lambda a: np.where(np.isnan(a), a, np.float32(3e38))),
 }
+IN_THE_PICTURE = ("boxes off the canvas", "absurd speeds")
 
 
 @pytest.mark.parametrize("strange", STRANGE)
@@ -121,7 +122,8 @@ def test_what_is_merely_strange_is_drawn_and_counted(run_mmgen, change, tmp_path
     run_mmgen("preview", data, "--overlay", "-o", tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (5 * 240 + 4 * 4, 4 * 192 + 3 * 4)
-    told = run_mmgen("stats", data, "--json", "-o", tmp_path / "b.png").stdout
+    picture = ("-o", tmp_path / "b.png") if strange in IN_THE_PICTURE else ()
+    told = run_mmgen("stats", data, "--json", *picture).stdout
     json.loads(told, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
 
 

@@ -1,5 +1,7 @@
 """The map-style dataset: every item, its ground truth, and what DataLoaders make of them."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,18 @@ def test_live_data_end_where_one_says(data):
         assert torch.equal(live[index][0], trainer.SequenceDataset(data, "train")[index][0])
 
 
-@pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (1, "spawn")])
+def test_a_dataset_pickles_when_it_has_open_files(data):
+    dataset = trainer.SequenceDataset(data, "train")
+    frames, truth = dataset[9]
+    again, known = pickle.loads(pickle.dumps(dataset))[9]
+    assert torch.equal(again, frames)
+    assert known.keys() == truth.keys()
+
+
+@pytest.mark.parametrize(
+    ("workers", "start"),
+    [(0, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)],
+)
 def test_workers_of_a_data_loader_bring_every_sequence_once(data, workers, start):
     dataset = trainer.SequenceDataset(data, "train")
     dataset[0]  # files are open before the fork

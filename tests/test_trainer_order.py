@@ -91,7 +91,7 @@ def fetches(order, batches, num_kept):
     """
     kept, count = {}, np.zeros(len(order.shard_counts), int)
     for batch in batches:
-        for shard in np.unique(shard_of(order, batch)).tolist():
+        for shard in set(shard_of(order, batch).tolist()):
             count[shard] += shard not in kept
             kept.pop(shard, None)
             kept[shard] = True
@@ -100,7 +100,7 @@ def fetches(order, batches, num_kept):
     return count
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("num_ranks", [1, 8])
 @pytest.mark.parametrize(
     ("order", "touched"),
     [
