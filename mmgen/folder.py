@@ -47,7 +47,9 @@ class LocalFolder:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"{out}: lies behind a file; name a folder") from error
+            raise InputError(
+                f"{out}: lies behind a file or a broken link; name a folder"
+            ) from error
         except OSError as error:
             raise _unwritable(out, error) from error
         if not (out / schema.REQUEST_NAME).exists():
@@ -60,6 +62,10 @@ class LocalFolder:
     def check(self, request: AnyRequest) -> None:
         """Leave alone whatever is not empty and not of this request."""
         out = self._root
+        if out.is_symlink() and not out.exists():
+            raise InputError(
+                f"{out}: is a link to what is not there; make that folder, or name another"
+            )
         if out.exists() and not out.is_dir():
             raise InputError(f"{out}: is a file; name a folder")
         # Looked at before the request: what another writer makes comes after its request.
@@ -71,6 +77,9 @@ class LocalFolder:
                     f"{out}: holds a data set of another request ({difference}); name another "
                     "folder, or overwrite it"
                 )
+            for folder in (out / split for split in schema.SPLITS):
+                if not folder.is_dir() and os.path.lexists(folder):
+                    raise InputError(f"{folder}: is no folder; delete it, or name another for all")
         elif is_used:
             raise InputError(f"{out}: holds something else; name an empty or a new folder")
 

@@ -85,8 +85,8 @@ def test_generate_info_and_verify_tell_the_same(run_mmgen, out):
     assert again.stderr == ""
     told = run_mmgen("info", out).stdout
     assert told.startswith(f"{out}: made by mmgen {mmgen.__version__}, seed 0\n  id {name}\n")
-    assert re.search(r"train +5 sequences +1 shards +0\.0 MB   glyphs 0\.\.54999\n", told)
-    assert re.search(r"test +2 sequences +1 shards +0\.0 MB   glyphs 60000\.\.69999\n", told)
+    assert re.search(r"train +5 sequences +1 shard +0\.0 MB   glyphs 0\.\.54999\n", told)
+    assert re.search(r"test +2 sequences +1 shard +0\.0 MB   glyphs 60000\.\.69999\n", told)
     assert "  canvas = 30x40\n" in told
     assert run_mmgen("verify", out).stdout == f"{out}: 7 sequences hold\n"
     regrown = run_mmgen("verify", out, "--regrow", "all").stdout
@@ -130,7 +130,7 @@ def test_a_printed_preset_can_be_fed_back(run_mmgen, tmp_path, name):
     assert load_config(path=path) == load_config(name)
     small = "--set", "frames=2", "-o", tmp_path / "a.png", "--index", 3
     told = run_mmgen("preview", "--config", path, *small).stdout
-    assert told.endswith("a.png: 1 sequences of 2 frames\n")
+    assert told.endswith("a.png: 1 sequence of 2 frames\n")
     picture = (tmp_path / "a.png").read_bytes()
     run_mmgen("preview", "--preset", name, *small)
     assert (tmp_path / "a.png").read_bytes() == picture
@@ -177,6 +177,8 @@ generate new --workers 0 => Invalid value for '--workers': 0 is not in the range
 generate foreign => foreign: holds something else; name an empty or a new folder
 generate foreign --overwrite => {here}/foreign: is no data set of ours and is not overwritten
 generate file => file: is a file; name a folder
+generate link => link: is a link to what is not there; make that folder, or name another
+generate link/a => link/a: lies behind a file or a broken link; name a folder
 generate {data} => {data}: holds a data set of another request (canvas is 32x40, asked for is 64x64); name another folder, or overwrite it
 generate new --from {data} --seed 5 => --seed contradicts --from, whose manifest says it; leave it out
 generate new --from {data} --set digits=3 => --set contradicts --from, whose manifest says it; leave it out
@@ -213,6 +215,7 @@ def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/notes.txt").touch()
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
     os.mkfifo(tmp_path / "pipe")
     places = {"data": small_dataset, "here": tmp_path}
     places |= {
@@ -224,7 +227,7 @@ def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
     assert last == "Error: " + line.format(**places)
     assert not usage or usage[0].startswith("Usage: "), "click's own errors keep their hint"
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
-        *("file", "foreign", "notes.txt", "pipe")
+        *("file", "foreign", "link", "notes.txt", "pipe")
     ]
 
 

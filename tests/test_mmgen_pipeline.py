@@ -487,6 +487,15 @@ def test_an_empty_folder_is_free_and_a_file_is_not(generate, tmp_path, overwrite
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, Path.touch, lambda path: path.symlink_to("nothing")])
+def test_what_is_no_folder_where_a_split_belongs_is_named(copied_dataset, generate, put):
+    shutil.rmtree(copied_dataset / "val")
+    put(copied_dataset / "val")
+    problem = f"^{copied_dataset}/val: is no folder; delete it, or name another for all$"
+    with pytest.raises(InputError, match=problem):
+        generate(copied_dataset)
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -140,6 +141,13 @@ def test_an_endpoint_that_nobody_serves_is_bad_input(object_store, monkeypatch):
     message = refusal(InputError, lambda: find_place("s3://bucket/data").exists("manifest.json"))
     assert message.startswith("s3://bucket/data/manifest.json: cannot be reached")
     assert "AWS_ENDPOINT_URL" in message
+
+
+def test_a_web_server_that_is_not_there_is_not_one_that_lacks_the_file(object_store):
+    assert not find_place(f"{object_store.endpoint}/bucket/data").exists("manifest.json")
+    place = find_place("http://127.0.0.1:9/data")
+    for ask in (lambda: place.exists("manifest.json"), lambda: place.read_text("a.json", 9)):
+        assert re.search(r"/data/.*: cannot be reached \(.*:9", refusal(InputError, ask))
 
 
 def test_missing_credentials_are_bad_input(object_store, monkeypatch):

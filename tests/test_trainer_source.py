@@ -107,6 +107,10 @@ def test_a_weight_is_a_finite_number_above_0(weight, written):
 def test_data_that_name_nothing_are_refused():
     with pytest.raises(InputError, match=r"^no DATA; name a data set's folder or address, or li"):
         as_weighted({})
+    for data in (["A", "B"], ("A", "B"), None):
+        name = type(data).__name__
+        with pytest.raises(InputError, match=f"^DATA is a {name}; .* write {{address: weight}}$"):
+            as_weighted(data)
     for find in (open_source, find_source):
         with pytest.raises(InputError, match=r"^DATA is empty; name a data set's folder or addr"):
             find("", "train")

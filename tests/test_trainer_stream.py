@@ -237,6 +237,14 @@ def test_workers_of_a_data_loader_keep_the_order(data, address, workers, start):
         assert torch.equal(found.num_frames, expected.num_frames)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_loader_that_would_make_batches_of_batches_is_refused(data, workers):
+    loader = DataLoader(SequenceStream(data, 4), num_workers=workers)
+    line = r"is a batch already; write DataLoader\(stream, batch_size=None\)"
+    with pytest.raises(InputError, match=line):
+        next(iter(loader))
+
+
 def test_workers_that_live_on_refuse_to_begin_again(data):
     """They are ahead of what was consumed, each by another number of batches."""
     stream = SequenceStream(data, 4, seed=1)

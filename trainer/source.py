@@ -286,6 +286,10 @@ def absolute(address: Address) -> str:
 
 def as_weighted(data: Address | Mapping[str, float]) -> dict[str, float]:
     """Return address -> weight of one address or several; InputError for none or a bad weight."""
+    if not isinstance(data, str | os.PathLike | Mapping):
+        raise InputError(
+            f"DATA is a {type(data).__name__}; to mix several, write {{address: weight}}"
+        )
     given = data if isinstance(data, Mapping) else {data: 1.0}
     if not given:
         raise InputError(f"no DATA; {_WHAT_TO_NAME}")

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from operator import index as as_integer
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map  # documented for such types
 
 from mmgen.shard.cache import ShardCache
 from mmgen.shard.places import find_place
@@ -72,6 +73,15 @@ class Batch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         source = None if self.source is None else change(self.source)
         return Batch(change(self.frames), change(self.num_frames), change(self.index), source)
+
+
+def _refuse_to_collate(*_: Any, **__: Any) -> NoReturn:
+    raise InputError(
+        "what a stream yields is a batch already; write DataLoader(stream, batch_size=None)"
+    )
+
+
+default_collate_fn_map[Batch] = _refuse_to_collate  # where a DataLoader has its batch_size of 1
 
 
 class SequenceStream(IterableDataset[Batch]):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmgen.cli.options import open_data
+from mmgen.cli.options import counted, open_data
 
 
 @click.command()
@@ -46,4 +46,5 @@ def export(data: str, out: Path, kind: str, split: str, sequences: int | None) -
     count = num_exported(stored, kind, sequences)
     with progress_bar("sequences", count) as progress:
         written = export_split(stored, out, kind, count, progress)
-    click.echo(f"{written}: {count} sequences of {stored.sequence_shape[0]} frames")
+    frames = counted(stored.sequence_shape[0], "frame")
+    click.echo(f"{written}: {counted(count, 'sequence')} of {frames}")

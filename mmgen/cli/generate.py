@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmgen.cli.options import config_options, seed_option, told_as_json
+from mmgen.cli.options import config_options, counted, seed_option, told_as_json
 
 if TYPE_CHECKING:
     from mmgen.parts import Part
@@ -186,9 +186,10 @@ def _tell(out: str, manifest: "Manifest", as_json: bool, *, is_old: bool) -> Non
     if as_json:
         click.echo(json.dumps(told))
         return
-    total, size = sum(told["splits"].values()), f"{told['bytes'] / 1e6:.1f} MB"
+    sequences = counted(sum(told["splits"].values()), "sequence")
+    shards, size = counted(told["shards"], "shard"), f"{told['bytes'] / 1e6:.1f} MB"
     there = ", all there already" if is_old else ""
-    click.echo(f"{out}: {told['id']}, {total} sequences in {told['shards']} shards, {size}{there}")
+    click.echo(f"{out}: {told['id']}, {sequences} in {shards}, {size}{there}")
 
 
 def _tell_part(out: str, part: range, num_shards: int, as_json: bool) -> None:

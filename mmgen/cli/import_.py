@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mmgen.cli.options import told_as_json
+from mmgen.cli.options import counted, told_as_json
 
 
 @click.command("import")
@@ -55,9 +55,10 @@ def import_(
         told["source"] = {"sha256": source.sha256, "is_published": source.is_published}
         click.echo(json.dumps(told | {"trains_on_test_data": trains_on_test}))
         return
-    rest = f" of {source.shape[0]}" if total < source.shape[0] else ""
-    size = f"{told['bytes'] / 1e6:.1f} MB"
-    click.echo(f"{name}: {total}{rest} sequences in {told['shards']} shards, {size}")
+    whole = counted(source.shape[0], "sequence")
+    sequences = f"{total} of {whole}" if total < source.shape[0] else whole
+    shards, size = counted(told["shards"], "shard"), f"{told['bytes'] / 1e6:.1f} MB"
+    click.echo(f"{name}: {sequences} in {shards}, {size}")
     if source.is_published:
         click.echo(f"{file} is the published test set of Srivastava et al. 2015")
     if trains_on_test:

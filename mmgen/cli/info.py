@@ -4,7 +4,7 @@ import json
 
 import click
 
-from mmgen.cli.options import open_data
+from mmgen.cli.options import counted, open_data
 from mmgen.errors import InputError
 
 
@@ -61,8 +61,8 @@ def info(data: str, as_json: bool, as_bibtex: bool) -> None:
         pool = manifest.glyphs.get(name)
         glyphs = f"glyphs {pool[0]}..{pool[1] - 1}" if pool else "glyphs unknown"
         click.echo(
-            f"  {name:6}{facts['count']:>10} sequences{facts['shards']:>6} shards"
-            f"{facts['bytes'] / 1e6:>10.1f} MB   {glyphs}"
+            f"  {name:6}{counted(facts['count'], 'sequence'):>20}"
+            f"{counted(facts['shards'], 'shard'):>13}{facts['bytes'] / 1e6:>10.1f} MB   {glyphs}"
         )
     for name, value in (manifest.config or {}).items():
         click.echo(f"  {name} = {value}")

@@ -57,6 +57,11 @@ def open_data(data: str) -> "DataSet":
     return open_dataset(data)
 
 
+def counted(number: int, thing: str) -> str:
+    """Say how many there are: 1 shard, 2 shards."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def told_as_json(out: str, manifest: "Manifest") -> dict[str, Any]:
     """Say where a data set is and how large, as the --json of what made it does."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]

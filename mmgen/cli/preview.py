@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmgen.cli.options import config_options, open_data, seed_option
+from mmgen.cli.options import config_options, counted, open_data, seed_option
 
 _MAX_SEQUENCES = 1000
 
@@ -68,7 +68,7 @@ def preview(
         for wanted in indices:
             if not 0 <= wanted < len(stored):
                 raise click.BadParameter(
-                    f"{wanted} is out of range, {split} has {len(stored)} sequences",
+                    f"{wanted} is out of range, {split} has {counted(len(stored), 'sequence')}",
                     param_hint="--index",
                 )
         sequences = [stored[wanted] for wanted in indices]
@@ -77,7 +77,8 @@ def preview(
     with progress_bar("drawn", len(indices)) as progress:
         step = write_picture(out, frames, drawn, progress)
     left_out = f", one frame in {step} is shown" if step > 1 else ""
-    click.echo(f"{out}: {len(indices)} sequences of {frames.shape[1]} frames{left_out}")
+    shown = f"{counted(len(indices), 'sequence')} of {counted(frames.shape[1], 'frame')}"
+    click.echo(f"{out}: {shown}{left_out}")
 
 
 def _parse_indices(text: str) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mmgen.cli.options import open_data
+from mmgen.cli.options import counted, open_data
 
 _UNITS = {
     "frames": "frames per sequence",
@@ -63,8 +63,8 @@ def _table(told: dict[str, Any]) -> Iterator[str]:
     height, width, *colors = told["frame_shape"]
     kind = "RGB" if colors else "grey"
     yield (
-        f"{told['path']}: split {told['split']}, {told['sequences']} sequences, {told['frames']} "
-        f"frames of {height}x{width}, {kind}"
+        f"{told['path']}: split {told['split']}, {counted(told['sequences'], 'sequence')}, "
+        f"{counted(told['frames'], 'frame')} of {height}x{width}, {kind}"
     )
     yield _row("", _QUANTILES)
     for name, unit in _UNITS.items():

@@ -2,7 +2,7 @@
 
 import click
 
-from mmgen.cli.options import open_data
+from mmgen.cli.options import counted, open_data
 from mmgen.errors import ShardError
 
 
@@ -40,4 +40,5 @@ def verify(data: str, regrow: str | None, glyphs: str | None) -> None:
     again = f", {asked_for} of each split rendered again and equal" if regrow else ""
     if dataset.manifest.config is None:
         again = "; imported, so there is no config to render them from again"
-    click.echo(f"{data}: {total} sequences hold{again}")
+    hold = "holds" if total == 1 else "hold"
+    click.echo(f"{data}: {counted(total, 'sequence')} {hold}{again}")

@@ -270,7 +270,8 @@ class RemotePlace:
                 answer = action(driver, root if relative is None else f"{root}/{relative}")
             except MmgenError:
                 raise
-            except Exception as error:  # drivers raise what their libraries raise
+            except Exception as raised:  # drivers raise what their libraries raise
+                error = _reason_of(raised)
                 if isinstance(error, FileNotFoundError) and not _lacks_bucket(error):
                     self._has_answered = True
                     raise
@@ -346,6 +347,14 @@ def _read_text(stream: BinaryIO, max_bytes: int, where: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: cannot be read ({error})") from error
+
+
+def _reason_of(error: Exception) -> Exception:
+    """Return what has gone wrong: for the HTTP driver a server that is not there lacks the file."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, OSError):
+        return cause
+    return error
 
 
 def _lacks_bucket(error: Exception) -> bool:
