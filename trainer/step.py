@@ -51,7 +51,7 @@ def make_task(frames: Tensor, num_frames: Tensor | None, data: DataConfig) -> Ta
     has_reconstruction = has_future = None
     if num_frames is not None:
         lengths = num_frames.clamp(max=data.context).long()
-        has_reconstruction = _exist(lengths.clamp(max=kept), kept)
+        has_reconstruction = _exist(lengths, kept)
         has_future = _exist(num_frames - data.context, data.predict)
     reconstruction = last_frames(context.transpose(0, 1), kept, lengths).transpose(0, 1)
     return Task(context, reconstruction, future, lengths, has_reconstruction, has_future)
