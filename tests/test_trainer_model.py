@@ -118,7 +118,7 @@ def arrays_of(model):
     return {name: value.detach().numpy() for name, value in model.named_parameters()}
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(cases())
 def test_every_form_says_what_the_oracle_says(case):
     model, batch = case.build(), case.batch()

@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trainer_data import CONTEXT, PREDICT, make_data, mmtrain, stored, tiny_options
+from trainer_data import (
+    CONTEXT,
+    PREDICT,
+    make_data,
+    mmtrain,
+    stored,
+    tiny_config,
+    tiny_options,
+)
 
 from trainer import load_model
+from trainer.model import VideoAutoencoder
+from trainer.rollout import roll_out_sequence
+from trainer.source import open_source
 
 RUN = "<b>run"
 
@@ -46,6 +57,16 @@ def test_a_strip_shows_truth_above_what_the_model_says(folder, tmp_path):
         left = t * 36 + (6 if t >= CONTEXT else 0)
         np.testing.assert_array_equal(pixels[:30, left : left + 34], clip[0, t])
         np.testing.assert_array_equal(pixels[32:, left : left + 34], said[0, t])
+
+
+@pytest.mark.parametrize("decoders", ["reconstruct", "predict"])
+def test_a_model_with_one_decoder_shows_nothing_in_place_of_the_other(folder, decoders):
+    torch.manual_seed(0)
+    model = VideoAutoencoder(tiny_config(f"decoders={decoders}").model, (30, 34))
+    rollout = roll_out_sequence(model, open_source(folder / "data", "test"), 2, CONTEXT, PREDICT)
+    assert rollout.reconstruction[:CONTEXT].any() == (decoders == "reconstruct")
+    assert rollout.prediction[CONTEXT:].any() == (decoders == "predict")
+    assert rollout.truth.any(axis=(1, 2)).all()
 
 
 def test_the_page_stands_alone_and_holds_the_numbers(folder, tmp_path):

@@ -69,14 +69,16 @@ def roll_out_sequence(
     num_context: int,
     num_predicted: int,
 ) -> Rollout:
-    """Reconstruct the context of a sequence and predict what follows."""
+    """Reconstruct the context of a sequence and predict what follows, as far as the model can."""
     frames = np.empty((1, *sequences.sequence_shape), np.uint8)
     sequences.read(np.array([index]), frames)
     truth = frames[0, : num_context + num_predicted]
     context = torch.from_numpy(truth[None, :num_context].copy())
     reconstruction, prediction = np.zeros_like(truth), np.zeros_like(truth)
-    reconstruction[:num_context] = _to_bytes(model.reconstruct(context))
-    prediction[num_context:] = _to_bytes(model.generate(context, num_predicted))
+    if model.config.reconstructs:
+        reconstruction[:num_context] = _to_bytes(model.reconstruct(context))
+    if model.config.predicts:
+        prediction[num_context:] = _to_bytes(model.generate(context, num_predicted))
     return Rollout(truth, reconstruction, prediction, num_context)
 
 
