@@ -116,7 +116,9 @@ def evaluate(
     for name in ("prediction", "reconstruction"):
         result[name] = tables[name].summary() if name in tables else None
     if baselines:
-        result["baselines"] = {name: tables[name].summary() for name in _KNOW_NOTHING if predicts}
+        result["baselines"] = {
+            name: tables[name].summary() for name in _KNOW_NOTHING if name in tables
+        }
     result["entropy_floor"] = tables["entropy_floor"].summary()["ce"] if predicts else None
     return result
 
