@@ -30,7 +30,6 @@ from trainer.loop import fit
 from trainer.order import Order
 from trainer.schedule import learning_rate
 
-
 # Whatever a step may draw, keep or cut.
 EVERYTHING = (
     "dropout=0.4",
@@ -276,7 +275,7 @@ def test_overwriting_keeps_the_old_run_until_the_new_one_can_begin(data, tmp_pat
     run = tmp_path / "run"
     fit(tiny_config("steps=2"), data, run, quiet=True)
     kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match="^not enough memory; lower batch_size, "):
+    with pytest.raises(RunError, match=r"^not enough memory; lower batch_size, "):
         fit(tiny_config("hidden=2000000"), data, run, overwrite=True, quiet=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == kept
     fit(tiny_config("steps=1"), data, run, overwrite=True, quiet=True)

@@ -90,3 +90,19 @@ def test_the_page_stands_alone_and_holds_the_numbers(folder, tmp_path):
     assert f"{parameters:,} parameters, 3 steps of\n4 sequences" in page
     assert "<h1>&lt;b&gt;run</h1>" in page
     assert "<td>model</td><td>hidden</td><td>6</td>" in page
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("decoders=reconstruct",),
+        ("decoders=predict", "output=sigmoid", "loss=ce", "loss_reduction=sum"),
+    ],
+)
+def test_the_page_is_written_for_a_model_with_one_decoder(folder, tmp_path, fields):
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    mmtrain("fit", folder / "data", "--run", run, *tiny_options("steps=2", *fields))
+    mmtrain("evaluate", run, folder / "data")
+    mmtrain("report", run, "-o", page)
+    rows = re.findall(r"<tr><t[hd][^>]*>(prediction|reconstruction)<", page.read_text())
+    assert set(rows) <= {"reconstruction" if "reconstruct" in fields[0] else "prediction"}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mmgen.shard.manifest import write_atomic
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import parse_config
+from trainer.config import TrainConfig, parse_config
 from trainer.errors import InputError
 from trainer.evaluation import EVALUATION_NAME, metric_rows
 from trainer.log import read_jsonl
@@ -47,7 +47,7 @@ def write_report(run: Path, out: Path, device: str) -> None:
         step=checkpoint["step"],
         config=config.model_dump(),
         parameters=sum(tensor.numel() for tensor in checkpoint["model"].values()),
-        loss_curve=_as_data_url(_loss_curve(lines, checkpoint["frame_shape"]), "png"),
+        loss_curve=_as_data_url(_loss_curve(lines, config, checkpoint["frame_shape"]), "png"),
         evaluation=evaluation,
         rows=metric_rows(evaluation) if evaluation else [],
         horizon_curve=_as_data_url(_horizon_curve(evaluation), "png") if evaluation else "",
@@ -62,8 +62,7 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
     try:
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         metric_rows(evaluation)
-        named = {"model": evaluation["prediction"], **evaluation["baselines"]}
-        complete = all(scores["per_frame"]["mse"] for scores in named.values())
+        complete = all(scores["per_frame"]["mse"] for scores in _along_horizon(evaluation).values())
         if not complete or not all(evaluation[key] for key in ("data", "split", "sequences")):
             raise ValueError("empty")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -71,34 +70,51 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
     return evaluation
 
 
-def _loss_curve(lines: list[dict[str, Any]], frame_shape: list[int]) -> bytes:
+def _loss_curve(lines: list[dict[str, Any]], config: TrainConfig, frame_shape: list[int]) -> bytes:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     trained = [line for line in lines if "loss" in line]
     watched = [line for line in lines if "val" in line]
-    num_values = math.prod(frame_shape)  # the loss is a mean over pixels, scores are sums
-    for name, color in (("reconstruction", "tab:green"), ("prediction", "tab:blue")):
-        errors = [line[f"{name}_loss"] * num_values for line in trained]
-        axes.plot([line["step"] for line in trained], errors, color, label=name, linewidth=1)
-        errors = [line["val"][name]["mse"] for line in watched]
-        axes.plot(
-            [line["step"] for line in watched], errors, "o", color=color, label=f"{name}, val"
-        )
-    axes.set(xlabel="step", ylabel="MSE per frame")
+    metric = config.optimizer.loss
+    for name, color, num_frames in (
+        ("reconstruction", "tab:green", config.data.num_reconstructed),
+        ("prediction", "tab:blue", config.data.predict),
+    ):
+        key = f"{name}_loss"
+        losses = [(line["step"], line[key]) for line in trained if line.get(key) is not None]
+        if not losses:
+            continue
+        if config.optimizer.loss_reduction == "mean":  # over values, and scores are sums
+            factor = float(math.prod(frame_shape))
+        else:
+            factor = 1 / (config.data.batch_size * num_frames)
+        steps, values = zip(*losses, strict=True)
+        axes.plot(steps, [factor * value for value in values], color, label=name, linewidth=1)
+        looks = [(line["step"], line["val"][name][metric]) for line in watched]
+        if looks:
+            axes.plot(*zip(*looks, strict=True), "o", color=color, label=f"{name}, val")
+    unit = "MSE per frame" if metric == "mse" else "cross-entropy per frame (nats)"
+    axes.set(xlabel="step", ylabel=unit)
     axes.legend(frameon=False)
     axes.grid(alpha=0.3, which="both")
     return _png(figure)
 
 
+def _along_horizon(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores whose curves over the frames are drawn, by name."""
+    model = evaluation["prediction"] or evaluation["reconstruction"]
+    return {"model": model, **(evaluation.get("baselines") or {})}
+
+
 def _horizon_curve(evaluation: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    named = {"model": evaluation["prediction"], **evaluation["baselines"]}
-    for name, scores in named.items():
+    for name, scores in _along_horizon(evaluation).items():
         errors = scores["per_frame"]["mse"]
         style = {"linewidth": 2.2} if name == "model" else {"linestyle": "--", "linewidth": 1.2}
         axes.plot(range(1, len(errors) + 1), errors, label=name, marker=".", **style)
-    axes.set(xlabel="frames after the context", ylabel="MSE per frame", ylim=(0, None))
+    where = "frames after the context" if evaluation["prediction"] else "frames of the context"
+    axes.set(xlabel=where, ylabel="MSE per frame", ylim=(0, None))
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     return _png(figure)
