@@ -162,11 +162,21 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+def flip_a_bit_of_a_label(path):
+    with h5py.File(path, "r") as file:
+        start = file["label"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("is_listed", "damage"),
     [
         (True, flip_a_bit),
         (True, lambda path: os.truncate(path, 5000)),
+        (False, flip_a_bit),
+        (False, flip_a_bit_of_a_label),
         (False, lambda path: os.truncate(path, 5000)),
     ],
 )

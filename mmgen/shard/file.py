@@ -171,9 +171,9 @@ class Shard:
 
 
 def damaged_rows(descriptor: int, described: Mapping[str, Any]) -> list[int]:
-    """Return the rows that do not match their checksums in a file that is known to be damaged.
+    """Return the rows that do not match their checksums in a file, which is closed then.
 
-    described  its entry in the manifest
+    described  its entry in the manifest, or what that would be
     raises     ShardError where the file does not even open
     """
     entry = ShardEntry(**described)
