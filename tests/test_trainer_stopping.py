@@ -22,13 +22,20 @@ def usual_handlers():
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_is_only_noted(name):
     with Stop() as stop:
+        stop.listen()
         assert stop.reason is None
         signal.raise_signal(signal.Signals[name])
         assert stop.reason == name
 
 
+def test_until_it_listens_signals_do_what_they_did():
+    with Stop(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_second_interrupt_does_not_wait():
     with Stop() as stop:
+        stop.listen()
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -37,6 +44,7 @@ def test_a_second_interrupt_does_not_wait():
 
 def test_terminating_twice_waits_and_an_interrupt_after_it_too():
     with Stop() as stop:
+        stop.listen()
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
         assert stop.reason == "SIGTERM"  # what came first
@@ -49,7 +57,9 @@ def test_afterwards_signals_do_what_they_did():
         pass
 
     signal.signal(signal.SIGTERM, ours)
-    with pytest.raises(ZeroDivisionError), Stop():
+    with pytest.raises(ZeroDivisionError), Stop() as stop:
+        stop.listen()
+        assert signal.getsignal(signal.SIGTERM) is not ours
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGTERM) is ours
     with pytest.raises(KeyboardInterrupt):
@@ -59,6 +69,7 @@ def test_afterwards_signals_do_what_they_did():
 def test_what_is_ignored_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Stop() as stop:
+        stop.listen()
         signal.raise_signal(signal.SIGINT)
         assert stop.reason is None
         signal.raise_signal(signal.SIGTERM)
@@ -77,6 +88,7 @@ def test_the_clock_counts_from_entering(monkeypatch):
         assert stop.reason is None
         now += 0.1
         assert stop.reason == "max-time"
+        stop.listen()
         signal.raise_signal(signal.SIGINT)
         assert stop.reason == "SIGINT"  # somebody wants it to end now, and may ask again
 
@@ -86,6 +98,7 @@ def test_other_threads_hear_the_clock_alone():
 
     def train():
         with Stop() as stop:
+            stop.listen()
             reasons.append(stop.reason)
         with Stop(max_time_s=0) as stop:
             reasons.append(stop.reason)

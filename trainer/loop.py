@@ -114,6 +114,8 @@ def fit(
         updater = Updater(model, config.optimizer, precision)
 
         stack.enter_context(world.joined(device))
+        # Not before: a rank that waits for one that has failed must end when its launcher says so.
+        stop.listen()
         stack.enter_context(float32_products(precision))
         # Nothing of an earlier run is thrown away before all this was possible.
         if world.is_first:

@@ -13,8 +13,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stop:
     """Around training: notes that somebody wants it to end, so that a checkpoint comes first.
 
-    A second SIGINT does not wait. Outside the main thread signals cannot be listened to, and one
-    that is ignored, as SIGINT is in a shell's background jobs, stays so; the clock always counts.
+    The clock counts from entering, signals are noted from `listen` on. A second SIGINT does not
+    wait. Outside the main thread signals cannot be listened to, and one that is ignored, as SIGINT
+    is in a shell's background jobs, stays so.
 
     max_time_s  seconds from entering until it is enough; None for no limit
     """
@@ -27,6 +28,10 @@ class Stop:
 
     def __enter__(self) -> Self:
         self._entered = time.monotonic()
+        return self
+
+    def listen(self) -> None:
+        """Only note signals from now on, until the end."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
@@ -34,7 +39,6 @@ class Stop:
                 if handler is not None and handler != signal.SIG_IGN:
                     signal.signal(number, self._note)
                     self._before[number] = handler
-        return self
 
     def __exit__(
         self,
