@@ -6,12 +6,13 @@ The ranks are processes on this host, which gloo connects.
 import json
 import os
 import signal
-import socket
+import time
 from textwrap import dedent, indent
 
 import numpy as np
 import pytest
 import torch
+from trainer_ranks import start_ranks
 
 from trainer.config import ModelConfig
 from trainer.errors import InputError, RunError
@@ -290,7 +291,6 @@ from trainer import world as world_module
 from trainer.errors import InputError, RunError, TrainerError
 from trainer.world import find_world
 
-torch.set_num_threads(1)
 folder, timeout_s, world_module.HEAD_START_S = Path(sys.argv[1]), float(sys.argv[2]), {head_start_s}
 world = find_world()
 
@@ -314,34 +314,20 @@ finally:
 
 
 @pytest.fixture
-def start_ranks(start_python, tmp_path):
-    """Start two ranks with lines of a program each runs once joined; return the processes."""
+def start(tmp_path):
+    """Start two ranks with lines of a program that each runs once joined; return them."""
+    started = []
 
-    def start(inside="", *, before="", how="env", ranks=(0, 1), timeout_s=60, head_start_s=0.1):
+    def start(inside="", *, before="pass", ranks=(0, 1), timeout_s=60, head_start_s=0.1):
         program = tmp_path / "rank.py"
         inside = indent(dedent(inside).strip() or "pass", " " * 8)
-        program.write_text(
-            RANK.format(inside=inside, before=before or "pass", head_start_s=head_start_s)
-        )
-        words = (program, tmp_path, timeout_s)
-        if how == "torchrun":
-            launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-            return [start_python(*launcher, *words, OMP_NUM_THREADS="1")]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        return [
-            start_python(*words, RANK=f"{rank}", LOCAL_RANK=f"{rank}", WORLD_SIZE="2", **meeting)
-            for rank in ranks
-        ]
+        program.write_text(RANK.format(inside=inside, before=before, head_start_s=head_start_s))
+        started.extend(start_ranks(tmp_path, program, tmp_path, timeout_s, ranks=ranks))
+        return started
 
-    return start
-
-
-def ended(process):
-    """Return the exit code and the lines on stderr."""
-    lines = process.communicate(timeout=120)[1].splitlines()
-    return process.returncode, lines
+    yield start
+    for rank in started:
+        rank.kill()
 
 
 def error_lines(lines):
@@ -350,8 +336,8 @@ def error_lines(lines):
     return [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
 
 
-def test_two_ranks_share_sums_flags_and_the_end(start_ranks, tmp_path):
-    (launcher,) = start_ranks(
+def test_two_ranks_share_sums_flags_and_the_end(start, tmp_path):
+    started = start(
         """
         values = torch.rand(1000, generator=torch.Generator().manual_seed(world.rank))
         total = world.sum(values)
@@ -363,11 +349,10 @@ def test_two_ranks_share_sums_flags_and_the_end(start_ranks, tmp_path):
         facts = {"flags": flags, "reached": reached, "left": time.monotonic()}
         facts |= {"values": values.tolist(), "total": total.tolist()}
         (folder / f"{world.rank}.json").write_text(json.dumps(facts))
-        """,
-        how="torchrun",
+        """
     )
-    code, lines = ended(launcher)
-    assert code == 0, lines
+    for rank in started:
+        assert rank.ended() == (0, [])
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     values = [torch.tensor(facts["values"]) for facts in (first, second)]
     assert not values[0].equal(values[1])
@@ -378,8 +363,8 @@ def test_two_ranks_share_sums_flags_and_the_end(start_ranks, tmp_path):
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_where_a_rank_was_killed_the_other_ends_in_one_line(start_ranks, killed):
-    started = start_ranks(
+def test_where_a_rank_was_killed_the_other_ends_in_one_line(start, killed):
+    started = start(
         f"""
         for step in range(1_000_000):
             if step == 100 and world.rank == {killed}:
@@ -387,8 +372,8 @@ def test_where_a_rank_was_killed_the_other_ends_in_one_line(start_ranks, killed)
             world.any(False)
         """
     )
-    assert ended(started[killed])[0] == -signal.SIGKILL
-    code, lines = ended(started[1 - killed])
+    assert started[killed].ended()[0] == -signal.SIGKILL
+    code, lines = started[1 - killed].ended()
     rank = "" if killed == 1 else "rank 1: "
     expected = (
         f"{rank}another rank has ended, or did not answer for 60 s; look what it says, then go on "
@@ -397,8 +382,8 @@ def test_where_a_rank_was_killed_the_other_ends_in_one_line(start_ranks, killed)
     assert (code, error_lines(lines)) == (1, [expected])
 
 
-def test_a_rank_that_does_not_answer_is_not_waited_for_without_end(start_ranks):
-    started = start_ranks(
+def test_a_rank_that_does_not_answer_is_not_waited_for_without_end(start):
+    started = start(
         """
         if world.rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -407,40 +392,38 @@ def test_a_rank_that_does_not_answer_is_not_waited_for_without_end(start_ranks):
         before="meet()",
         timeout_s=2,
     )
-    code, lines = ended(started[0])
+    code, lines = started[0].ended()
     assert code == 1
     assert error_lines(lines)[0].startswith("another rank has ended, or did not answer for 2 s;")
 
 
-def test_a_rank_nobody_comes_to_says_where_it_waited(start_ranks):
-    (started,) = start_ranks(ranks=[0], timeout_s=1)
-    code, lines = ended(started)
+def test_a_rank_nobody_comes_to_says_where_it_waited(start):
+    (started,) = start(ranks=[0], timeout_s=1)
+    code, lines = started.ended()
     assert code == 1
     (line,) = error_lines(lines)
     assert line.startswith("the 2 ranks do not meet at 127.0.0.1:")
     assert "1/2 clients joined" in line
 
 
-def test_what_every_rank_finds_is_said_once(start_ranks):
-    (launcher,) = start_ranks(
-        before="raise InputError('hidden is 0')", how="torchrun", head_start_s=20
-    )
-    code, lines = ended(launcher)
-    assert code == 1
-    # After this the launcher says at length, with a traceback of its own, who ended how.
-    assert [line for line in lines if line.startswith("Error: ")] == ["Error: hidden is 0"]
+def test_what_every_rank_finds_is_said_once(start):
+    first, second = start(before="raise InputError('hidden is 0')", head_start_s=60)
+    assert first.ended() == (2, ["Error: hidden is 0"])
+    time.sleep(0.5)  # in which it would have said it as well
+    second.send(signal.SIGTERM)  # as launchers do then
+    assert second.ended() == (-signal.SIGTERM, [])
 
 
-def test_what_one_rank_alone_finds_is_said_too(start_ranks):
-    first, second = start_ranks(
+def test_what_one_rank_alone_finds_is_said_too(start):
+    first, second = start(
         """
         if world.rank == 1:
             raise RunError("the disk is full")
         world.wait()
         """
     )
-    assert ended(second) == (1, ["Error: rank 1: the disk is full"])
-    code, lines = ended(first)
+    assert second.ended() == (1, ["Error: rank 1: the disk is full"])
+    code, lines = first.ended()
     assert code == 1
     assert "another rank has ended" in error_lines(lines)[0]
 
@@ -508,7 +491,8 @@ FORMS = (
 )
 
 
-def test_halves_of_a_batch_on_two_ranks_make_the_gradients_of_the_whole(start_ranks):
-    started = start_ranks(f"forms = {FORMS}\n{SHARES}")
-    for code, lines in map(ended, started):
+def test_halves_of_a_batch_on_two_ranks_make_the_gradients_of_the_whole(start):
+    started = start(f"forms = {FORMS}\n{SHARES}")
+    for rank in started:
+        code, lines = rank.ended()
         assert code == 0, lines
