@@ -31,7 +31,8 @@ class Rank:
         self._process.start()
 
     def send(self, number):
-        """Send a signal."""
+        """Send a signal; a number that has ended may be somebody else's."""
+        assert self.is_running
         os.kill(self._process.pid, number)
 
     @property
