@@ -29,10 +29,10 @@ EVERYTHING = (
     "ema=0.8",
     "accumulate=2",
     "log_every=1",
-    "eval_every=4",
+    "eval_every=6",
     "checkpoint_every=5",
 )
-STEPS = 60
+STEPS = 24
 
 MMTRAIN = """
 from trainer import world
@@ -102,6 +102,14 @@ def undisturbed(start_fit, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """Return the run of one rank."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    fit(tiny_config(*EVERYTHING, "steps=12"), data, run, quiet=True)
+    return run
+
+
 def assert_done(ranks):
     for rank in ranks:
         code, said = rank.ended()
@@ -144,16 +152,17 @@ def flat(line):
 # The same training.
 
 
-def test_two_ranks_train_as_one_does_and_go_on_where_one_was(start_fit, data, tmp_path):
-    one, two, grown = (tmp_path / name for name in ("one", "two", "grown"))
-    running = start_fit(two, *EVERYTHING, "steps=20")
-    fit(tiny_config(*EVERYTHING, "steps=10"), data, grown, quiet=True)
-    assert_done(running)
-    assert_done(start_fit(grown, *EVERYTHING, "steps=20", resume=True))
-    fit(tiny_config(*EVERYTHING, "steps=20"), data, one, quiet=True)
-    assert len(read_jsonl(one / "metrics.jsonl")) == 20 + 5
-    assert_close_logs(two, one)
-    assert_close_logs(grown, one)
+def test_two_ranks_train_as_one_does(start_fit, alone, tmp_path):
+    assert_done(start_fit(tmp_path / "two", *EVERYTHING, "steps=12"))
+    assert len(read_jsonl(alone / "metrics.jsonl")) == 12 + 2
+    assert_close_logs(tmp_path / "two", alone)
+
+
+def test_two_ranks_go_on_where_one_was(start_fit, alone, data, tmp_path):
+    run = tmp_path / "run"
+    fit(tiny_config(*EVERYTHING, "steps=6"), data, run, quiet=True)
+    assert_done(start_fit(run, *EVERYTHING, "steps=12", resume=True))
+    assert_close_logs(run, alone)
 
 
 def test_one_rank_goes_on_where_two_were(undisturbed, data, tmp_path):
@@ -175,13 +184,13 @@ def test_where_a_rank_was_killed_both_go_on_as_if_nothing_had_been(
 ):
     run, fields = tmp_path / "run", (*EVERYTHING, f"steps={STEPS}")
     ranks = start_fit(run, *fields)
-    wait_for_checkpoint(run, 10, lambda: ranks[victim].is_running)
+    wait_for_checkpoint(run, 5, lambda: ranks[victim].is_running)
     ranks[victim].send(signal.SIGKILL)
     assert ranks[victim].ended()[0] == -signal.SIGKILL
     code, said = ranks[1 - victim].ended()
     assert code == 1
     assert said[-1].startswith("Error: another rank has ended, or did not answer for 600 s; look ")
-    assert 10 <= load_checkpoint(list_checkpoints(run)[-1])["step"] < STEPS
+    assert 5 <= load_checkpoint(list_checkpoints(run)[-1])["step"] < STEPS
     assert_done(start_fit(run, *fields, resume=True))
     assert_equal_runs(run, undisturbed)
 
@@ -189,7 +198,7 @@ def test_where_a_rank_was_killed_both_go_on_as_if_nothing_had_been(
 def test_a_signal_to_one_rank_ends_both_with_a_checkpoint(start_fit, undisturbed, tmp_path):
     run, fields = tmp_path / "run", (*EVERYTHING, f"steps={STEPS}")
     ranks = start_fit(run, *fields)
-    wait_for_checkpoint(run, 10, lambda: ranks[1].is_running)
+    wait_for_checkpoint(run, 5, lambda: ranks[1].is_running)
     ranks[1].send(signal.SIGTERM)
     (code, said), (other_code, other_said) = (rank.ended() for rank in ranks)
     step = step_of(list_checkpoints(run)[-1])
@@ -303,12 +312,12 @@ def own_lines(process, timeout=120):
 def test_a_launcher_ends_where_a_rank_was_killed(launch, undisturbed, tmp_path, victim):
     run, options = tmp_path / "run", tiny_options(*EVERYTHING, f"steps={STEPS}")
     launcher = launch(run, *options)
-    wait_for_checkpoint(run, 10, lambda: launcher.poll() is None)
+    wait_for_checkpoint(run, 5, lambda: launcher.poll() is None)
     os.kill(rank_of(launcher, victim), signal.SIGKILL)
     code, said = own_lines(launcher)
     assert code != 0
     assert all("another rank has ended" in line for line in said)
-    assert 10 <= load_checkpoint(list_checkpoints(run)[-1])["step"] < STEPS
+    assert 5 <= load_checkpoint(list_checkpoints(run)[-1])["step"] < STEPS
     assert own_lines(launch(run, "--resume", *options)) == (0, [])
     assert_equal_runs(run, undisturbed)
 
@@ -317,7 +326,7 @@ def test_a_launcher_ends_where_a_rank_was_killed(launch, undisturbed, tmp_path, 
 def test_terminating_a_launcher_ends_its_ranks_with_a_checkpoint(launch, undisturbed, tmp_path):
     run, options = tmp_path / "run", tiny_options(*EVERYTHING, f"steps={STEPS}")
     launcher = launch(run, *options)
-    wait_for_checkpoint(run, 10, lambda: launcher.poll() is None)
+    wait_for_checkpoint(run, 5, lambda: launcher.poll() is None)
     launcher.terminate()
     code, (line,) = own_lines(launcher)
     step = step_of(list_checkpoints(run)[-1])
