@@ -1,21 +1,29 @@
 """The command line: its contract, its results, and one line with an exit code for bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
-from trainer_data import error_line, make_data, mmtrain, tiny_options
+import torch
+from trainer_data import assert_same, error_line, make_data, mmtrain, tiny_config, tiny_options
 
 from mmgen.config import GeneratorConfig
+from trainer.checkpoint import load_checkpoint
 from trainer.cli import main
+from trainer.config import PRESETS, DataConfig
+from trainer.log import read_jsonl
+from trainer.run_folder import Request, held_folder
 
 CONTRACT = {
-    "fit": "DATA --run --preset --config --set --steps --device --resume --overwrite --json",
+    "fit": "DATA --run --preset --config --set --steps --device --resume --overwrite --init-from "
+    "--reference --deterministic --max-time --dry-run --json",
     "evaluate": "RUN DATA --split --sequences --device --json",
     "rollout": "RUN DATA -o --out --split --index --device",
     "report": "RUN -o --out --device",
+    "bench": "--preset --set --device --reference --json",
 }
 
 # A command, and below it the line that it must end in.
@@ -24,6 +32,8 @@ fit {root}/nothing --run {new}
   {root}/nothing: is no data set (no manifest.json); make one with `mmgen generate`
 fit {root}/data --run {new} {tiny} --set context=6
   {root}/data: sequences of train have 8 frames, context 6 and predict 3 need 9; lower them
+fit {root}/data --run {new} {tiny} --set decoders=reconstruct --set context=9
+  {root}/data: sequences of train have 8 frames, context needs 9; lower it
 fit {root}/data --run {new} {tiny} --set batch_size=23
   batch_size: 23 is more than the 22 sequences there are; lower batch_size or generate more
 fit {root}/data --run {root}/data {tiny}
@@ -35,11 +45,33 @@ fit {root}/data --run {root}/run --resume {tiny} --set hidden=7 --set seed=1
 fit {root}/wide --run {root}/run --resume {tiny}
   the run was trained on frames (30, 30), the data set now has (30, 32)
 fit {root}/data --run {new} --preset big
-  preset 'big' does not exist; choose from: tutorial, small
+  preset 'big' does not exist; choose from: {presets}
 fit {root}/data --run {new} --config {root}/bad.toml
-  {root}/bad.toml: field 'data.size' does not exist; fields are: context, predict, batch_size
+  {root}/bad.toml: field 'data.size' does not exist; fields are: {data_fields}
 fit {root}/data --run {new} --device gpu
   device: 'gpu' is unknown; use auto, cpu, cuda or cuda:N
+fit {root}/data --run {new} {tiny} --device cuda:99
+  device: 'cuda:99' is not there ({num_cuda} CUDA devices); use cpu
+fit {root}/data --run {new} {tiny} --set precision=tf32
+  precision: tf32 needs a CUDA device of compute capability 8.0 or more; use fp32 or bf16
+fit {root}/data --run {new} {tiny} --set decoders=predict --set best=reconstruction.mse
+  best: reconstruction.mse needs the decoder reconstruct, decoders is predict
+fit {root}/data --run {new} {tiny} --set patience=0
+  run.patience: input should be greater than or equal to 1, got '0'
+fit {root}/data --run {new} {tiny} --init-from {root}/bad.toml
+  {root}/bad.toml: is neither a checkpoint nor a state dict (UnpicklingError)
+fit {root}/data --run {new} {tiny} --init-from {root}/nothing
+  {root}/nothing: cannot be read (No such file or directory)
+fit {root}/data --run {new} {tiny} --init-from {root}/model.bin --set hidden=7
+  {root}/model.bin: hidden is 6 in the file, 7 here; set it so, or take another
+fit {root}/data --run {new} {tiny} --init-from {root}/model.bin --set layers=1
+  {root}/model.bin: layers is 2 in the file, 1 here; set it so, or take another
+fit {root}/data --run {new} {tiny} --init-from {root}/model.bin --set cell=peephole
+  {root}/model.bin: cell is lstm in the file, peephole here; set it so, or take another
+fit {root}/wide --run {new} {tiny} --init-from {root}/model.bin
+  {root}/model.bin: values of a frame is 900 in the file, 960 here; set it so, or take another
+fit {root}/data --run {root}/run --resume {tiny} --init-from {root}/model.bin
+  {root}/run: cannot be resumed: it began from weights drawn by its seed, asked for is {bin}
 fit {root}/data --run {new} --steps 0
   run.steps: input should be greater than or equal to 1, got '0'
 fit {root}/data --run {new} --resume --overwrite
@@ -98,6 +130,9 @@ def root(tmp_path_factory):
     (root / "young" / "checkpoints" / "step-00000002.pt").unlink()
     (root / "garbage" / "checkpoints" / "step-00000002.pt").write_bytes(b"]e.")
     (root / "bad.toml").write_text("[data]\nsize = 3\n")
+    weights = load_checkpoint(root / "run" / "checkpoints" / "step-00000002.pt")["model"]
+    torch.save(weights, root / "model.bin")
+    torch.save({f"module.{name}": weight for name, weight in weights.items()}, root / "inner.bin")
     return root
 
 
@@ -128,7 +163,12 @@ def test_help_and_import_load_no_torch():
 def test_bad_input_is_one_line_and_exit_code_2(root, tmp_path, command, line):
     places = {"root": root, "new": tmp_path / "new", "tiny": " ".join(tiny_options("steps=2"))}
     places["fields"] = ", ".join(GeneratorConfig.model_fields)
-    assert error_line(*command.format(**places).split(), code=2) == line.format(**places)
+    places |= {"presets": ", ".join(PRESETS), "num_cuda": torch.cuda.device_count()}
+    places |= {"data_fields": ", ".join(DataConfig.model_fields), "bin": root / "model.bin"}
+    words = command.format(**places).split()
+    assert error_line(*words, code=2) == line.format(**places)
+    if words[0] == "fit":  # and is known without training
+        assert error_line(*words, "--dry-run", code=2) == line.format(**places)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,6 +191,106 @@ def test_fit_overwrites_resumes_and_says_what_it_reached(root, tmp_path):
     mmtrain(*command, "--steps", 3, "--resume")
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["step-00000002.pt", "step-00000003.pt"]
+
+
+def test_json_tells_how_a_run_ended_and_nothing_else_speaks(root, tmp_path):
+    options = tiny_options("steps=4", "eval_every=1", "lr=1e-30", "patience=2")
+    done = mmtrain("fit", root / "data", "--run", tmp_path / "run", *options, "--json")
+    assert done.stderr == ""
+    result = json.loads(done.stdout)
+    assert list(result) == ["run", "steps", "ended", "val", "best"]
+    assert (result["steps"], result["ended"], result["val"]["step"]) == (3, "patience", 3)
+    mse = result["val"]["prediction"]["mse"]
+    best = {"step": 1, "metric": "prediction.mse", "value": mse, "looks_since": 2}
+    assert result["best"] == best
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000001.pt", "step-00000003.pt"]
+
+
+def test_a_set_without_val_has_neither_looks_nor_a_best(tmp_path):
+    make_data(tmp_path / "data", {"train": 4})
+    options = (*tiny_options("steps=2", "eval_every=1", "patience=1"), "--json")
+    done = mmtrain("fit", tmp_path / "data", "--run", tmp_path / "run", *options)
+    result = json.loads(done.stdout)
+    assert (result["steps"], result["val"], result["best"]) == (2, None, None)
+    assert not (tmp_path / "run" / "best.json").exists()
+
+
+@pytest.mark.parametrize("name", ["run/checkpoints/step-00000002.pt", "model.bin", "inner.bin"])
+def test_first_weights_are_those_of_a_file(root, tmp_path, name):
+    options = (*tiny_options("steps=1", "lr=1e-30"), "--init-from", root / name)
+    mmtrain("fit", root / "data", "--run", tmp_path / "run", *options)
+    begun = load_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000001.pt")
+    assert_same(begun["model"], torch.load(root / "model.bin", weights_only=True))
+    request = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert request["init_from"] == str(root / name)
+
+
+def test_a_run_goes_on_without_the_file_of_its_first_weights(root, tmp_path):
+    weights = tmp_path / "first.bin"
+    weights.write_bytes((root / "model.bin").read_bytes())
+    command = ("fit", root / "data", "--run", tmp_path / "run", *tiny_options(), "--resume")
+    mmtrain(*command, "--steps", 1, "--init-from", weights)
+    weights.unlink()
+    assert json.loads(mmtrain(*command, "--steps", 2, "--json").stdout)["steps"] == 2
+
+
+def test_the_reference_learns_as_the_fast_model_does(root, tmp_path):
+    options = tiny_options("steps=4", "log_every=1", "dropout=0.3", "decoder_input=scheduled")
+    for name, flags in (("fast", ()), ("plain", ("--reference",))):
+        mmtrain("fit", root / "data", "--run", tmp_path / name, *options, *flags)
+    fast, plain = (read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("fast", "plain"))
+    assert [line["step"] for line in fast] == [1, 2, 3, 4, 4]
+    assert (fast[-1].pop("val"), fast[:4]) == (
+        {head: pytest.approx(scores, rel=1e-5) for head, scores in plain[-1].pop("val").items()},
+        [pytest.approx(line, rel=1e-5) for line in plain[:4]],
+    )
+
+
+@pytest.fixture
+def as_it_was():
+    """Leave torch, and what tells cuBLAS, as they were."""
+    before = torch.are_deterministic_algorithms_enabled(), dict(os.environ)
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.deterministic = False
+    os.environ.clear()
+    os.environ.update(before[1])
+
+
+@pytest.mark.usefixtures("as_it_was")
+def test_deterministic_runs_are_equal_bit_for_bit(root, tmp_path):
+    options = tiny_options("steps=3", "log_every=1", "dropout=0.3", "input_dropout=0.2")
+    for name in ("one", "other"):
+        command = ("fit", root / "data", "--run", tmp_path / name, *options)
+        mmtrain(*command, "--deterministic")
+        assert torch.are_deterministic_algorithms_enabled()
+    paths = [tmp_path / name / "checkpoints" / "step-00000003.pt" for name in ("one", "other")]
+    assert_same(*map(load_checkpoint, paths))
+
+
+def test_max_time_ends_with_a_checkpoint_and_how_to_go_on(root, tmp_path):
+    options = tiny_options("steps=100000", "log_every=1", "eval_every=100000")
+    command = ("fit", root / "data", "--run", tmp_path / "run", *options, "--max-time", 0.3)
+    done = mmtrain(*command, "--resume")
+    (told,) = done.stdout.splitlines()
+    steps = read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    assert told.startswith(f"{tmp_path / 'run'}: {steps} of 100000 steps in the time given; go on ")
+    again = json.loads(mmtrain(*command, "--resume", "--json").stdout)
+    assert again["ended"] == "max-time"
+    assert again["steps"] > steps > 0
+    assert "--max-time" in mmtrain(*command[:-1], 0, code=2).stderr
+
+
+def test_a_run_in_use_is_left_alone(root):
+    run = root / "run"
+    before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
+    command = ["fit", root / "data", "--run", run, *tiny_options("steps=2")]
+    with held_folder(run, Request(tiny_config("steps=2"), {}), overwrite=False):
+        for flags in (["--resume"], ["--overwrite"], ["--resume", "--dry-run"]):
+            line = error_line(*command, *flags, code=2)
+            assert line == f"{run}: another process trains there; wait, or name another run"
+    assert sorted(path.stat().st_mtime_ns for path in run.rglob("*")) == before
 
 
 def test_live_data_train_and_score_as_stored_ones_do(root, tmp_path):

@@ -122,6 +122,8 @@ def fit(
     words = (*assignments, *given)
     resolved = load_config(preset, config, words)
 
+    from trainer.dry_run import as_text
+    from trainer.dry_run import dry_run as look_ahead
     from trainer.loop import fit as train
     from trainer.source import is_live, parse_weighted
     from trainer.world import find_world
@@ -130,13 +132,17 @@ def fit(
     endless = next(filter(is_live, weighted), None)
     if endless and not is_set("steps", config, words):
         raise InputError(f"{endless}: live data have no end; say how far to go with --steps N")
+    start: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "init_from": init_from}
+    if dry_run:
+        found = look_ahead(resolved, weighted, run, **start)
+        if find_world().is_first:
+            click.echo(json.dumps(found) if as_json else as_text(found), nl=as_json)
+        return
     fitted = train(
         resolved,
         weighted,
         run,
-        resume=resume,
-        overwrite=overwrite,
-        init_from=init_from,
+        **start,
         reference=reference,
         deterministic=deterministic,
         max_time_s=max_time_s,

@@ -50,17 +50,22 @@ def load_weights(model: VideoAutoencoder, path: Path) -> None:
 
     raises  InputError if the file is neither, or names the first field of the model that differs
     """
-    weights = _without_prefix(_read_weights(path))
+    model.load_state_dict(read_weights(model, path))
+
+
+def read_weights(model: VideoAutoencoder, path: Path) -> dict[str, Tensor]:
+    """Read what `load_weights` gives a model, which may be one without any memory yet."""
+    weights = _without_prefix(_read_content(path))
     there, here = (
         {name: tuple(weight.shape) for name, weight in part.items()}
         for part in (weights, model.state_dict())
     )
     if there != here:
         raise InputError(f"{path}: {_first_difference(there, here)}; set it so, or take another")
-    model.load_state_dict(weights)
+    return weights
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_content(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

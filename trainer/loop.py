@@ -17,7 +17,6 @@ from trainer.checkpoint import (
     FORMAT,
     drop_checkpoints,
     list_checkpoints,
-    load_checkpoint,
     save_checkpoint,
 )
 from trainer.config import RunConfig, TrainConfig, parse_config
@@ -30,20 +29,17 @@ from trainer.look import look_at
 from trainer.model import VideoAutoencoder
 from trainer.noise import Noise, draw_noise, step_generator
 from trainer.optimizer import Updater
-from trainer.run_folder import Request, check_folder, first_weights, held_folder
+from trainer.run_folder import held_folder
 from trainer.schedule import learning_rate, share_shown
-from trainer.setup import find_watched, first_model, open_stream
-from trainer.source import Address, Source, absolute, as_weighted
+from trainer.setup import find_start, first_model, open_checkpoint
+from trainer.source import Address, Source
 from trainer.stopping import Stop
 from trainer.stream import Batch, SequenceStream
 from trainer.world import (
     World,
-    find_world,
     float32_products,
     make_deterministic,
     one_line_when_out_of_memory,
-    pick_device,
-    pick_precision,
     product_dtype,
 )
 
@@ -96,20 +92,13 @@ def fit(
                too many steps in a row, or a look at val, are not finite
     """
     with Stop(max_time_s) as stop, ExitStack() as stack:
-        world = find_world()
         if deterministic:
             make_deterministic()
-        device = pick_device(config.run.device, world)
-        precision = pick_precision(config.run.precision, device)
-        weighted = as_weighted(data)
-        stream = open_stream(config, weighted, world, device)
-        watched = find_watched(stream.sources[0], config)
-        named = {absolute(address): weight for address, weight in weighted.items()}
-        request = Request(config, named, absolute(init_from) if init_from else None)
-        if world.is_first:
-            check_folder(run, request, resume=resume, overwrite=overwrite)
-        began_from = request.init_from or (first_weights(run) if resume else None)
-        model = first_model(config, weighted, stream, began_from, reference=reference)
+        start = find_start(
+            config, data, run, resume=resume, overwrite=overwrite, init_from=init_from
+        )
+        world, device, precision, stream = start.world, start.device, start.precision, start.stream
+        model = first_model(config, start, reference=reference)
         model.to(device).round_products(product_dtype(precision))
         updater = Updater(model, config.optimizer, precision)
 
@@ -119,14 +108,14 @@ def fit(
         stack.enter_context(float32_products(precision))
         # Nothing of an earlier run is thrown away before all this was possible.
         if world.is_first:
-            stack.enter_context(held_folder(run, request, overwrite=overwrite))
+            stack.enter_context(held_folder(run, start.request, overwrite=overwrite))
         world.wait()
         saved = _restore_newest(run, model, updater, stream)
         log = _open_log(run, config, saved or config, stream.step, world, quiet=quiet)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         ranks = f", {world.size} ranks" if world.size > 1 else ""
         log.say(f"{num_parameters:,} parameters on {device}{ranks}, products in {precision}")
-        job = Training(config, run, world, device, model, updater, stream, watched, log)
+        job = Training(config, run, world, device, model, updater, stream, start.watched, log)
         return train(job, stop)
 
 
@@ -308,13 +297,7 @@ def _restore_newest(
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return None
-    checkpoint = load_checkpoint(checkpoints[-1])
-    if tuple(checkpoint["frame_shape"]) != model.frame_shape:
-        raise InputError(
-            f"the run was trained on frames {tuple(checkpoint['frame_shape'])}, the data set now "
-            f"has {model.frame_shape}"
-        )
-    stream.load_state_dict(checkpoint["stream"])
+    checkpoint = open_checkpoint(checkpoints[-1], stream)
     try:
         model.load_state_dict(checkpoint["model"])
         updater.load_state_dict(checkpoint["optimizer"])
