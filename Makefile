@@ -13,7 +13,7 @@ SIZE = $(shell $(BIN)/python -c "import torch; \
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[cluster,codecs,video]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[cluster,codecs,tensorboard,video]" --group dev
 	touch $@
 
 demo: $(VENV)/installed

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainer.build import build_model
     from trainer.checkpoint import load_model
     from trainer.config import ModelConfig, TrainConfig
     from trainer.dataset import SequenceDataset
@@ -18,6 +19,7 @@ _EXPORTS = {
     "SequenceStream": "trainer.stream",
     "TrainConfig": "trainer.config",
     "VideoAutoencoder": "trainer.model",
+    "build_model": "trainer.build",
     "load_model": "trainer.checkpoint",
 }
 
@@ -28,6 +30,7 @@ __all__ = [
     "SequenceStream",
     "TrainConfig",
     "VideoAutoencoder",
+    "build_model",
     "load_model",
 ]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.best import Best, find_best, write_best
+from trainer.board import Board
 from trainer.checkpoint import (
     FORMAT,
     drop_checkpoints,
@@ -115,7 +116,11 @@ def fit(
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         ranks = f", {world.size} ranks" if world.size > 1 else ""
         log.say(f"{num_parameters:,} parameters on {device}{ranks}, products in {precision}")
-        job = Training(config, run, world, device, model, updater, stream, start.watched, log)
+        board = None
+        if config.run.tensorboard and world.is_first:
+            board = stack.enter_context(closing(Board(run, stream.step)))
+        watched = start.watched
+        job = Training(config, run, world, device, model, updater, stream, watched, log, board)
         return train(job, stop)
 
 
@@ -132,6 +137,7 @@ class Training:
     stream: SequenceStream
     watched: Source | None  # val
     log: RunLog
+    board: Board | None  # for TensorBoard; of several ranks only the first one may have it
 
 
 def train(job: Training, stop: Stop) -> Fitted:
@@ -228,6 +234,8 @@ def _log_step(job: Training, losses: dict[str, Tensor], norm: Tensor, rate: floa
     if num_skipped := int(job.updater.num_skipped):
         line["skipped"] = num_skipped
     job.log.metrics(line)
+    if job.board:
+        job.board.curves(line)
     job.log.timing(step)
 
 
@@ -244,10 +252,15 @@ def _look(job: Training) -> bool:
     count = asked if there is None else min(asked, there)
     with job.updater.averaged():
         scores = look_at(job.model, job.watched, config, count, job.world)
+        if job.board:
+            job.board.rollouts(step, job.model, job.watched, config.data)
     for head, errors in scores.items():
         if errors["mse"] is None:
             raise RunError(f"step {step}: the {head} error on val is not finite; {_LOWER}")
-    job.log.metrics({"step": step, "val": scores})
+    line = {"step": step, "val": scores}
+    job.log.metrics(line)
+    if job.board:
+        job.board.curves(line)
     errors_said = ", ".join(f"{head} MSE {errors['mse']:.1f}" for head, errors in scores.items())
     job.log.say(f"step {step}/{config.run.steps}  val: {errors_said}")
     best = find_best(job.log.looks, config.best_metric)
@@ -274,6 +287,8 @@ def _save(job: Training) -> None:
     if not job.world.is_first:
         return
     job.log.sync()  # a checkpoint never outlives the lines before it
+    if job.board:
+        job.board.sync()
     checkpoint = {
         "format": FORMAT,
         "step": job.stream.step,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmgen.shard.cache import ShardCache
+from trainer.board import check_board
 from trainer.build import build_model
 from trainer.checkpoint import list_checkpoints, load_checkpoint
 from trainer.config import TrainConfig
@@ -66,6 +67,8 @@ def find_start(
     world = find_world()
     device = pick_device(config.run.device, world)
     precision = pick_precision(config.run.precision, device)
+    if config.run.tensorboard:
+        check_board()
     weighted = as_weighted(data)
     stream = open_stream(config, weighted, world, device)
     watched = find_watched(stream.sources[0], config)
