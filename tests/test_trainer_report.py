@@ -19,7 +19,7 @@ from trainer_data import (
 
 from trainer import load_model
 from trainer.model import VideoAutoencoder
-from trainer.rollout import roll_out_sequence
+from trainer.rollout import roll_out_sequence, write_rollout
 from trainer.source import open_source
 
 RUN = "<b>run"
@@ -57,6 +57,21 @@ def test_a_strip_shows_truth_above_what_the_model_says(folder, tmp_path):
         left = t * 36 + (6 if t >= CONTEXT else 0)
         np.testing.assert_array_equal(pixels[:30, left : left + 34], clip[0, t])
         np.testing.assert_array_equal(pixels[32:, left : left + 34], said[0, t])
+
+
+def test_colour_stays_colour(tmp_path):
+    make_data(tmp_path / "data", fields=("canvas=30", "frames=5..8", "color=random"))
+    torch.manual_seed(0)
+    model = VideoAutoencoder(tiny_config().model, (30, 30, 3))
+    sequences = open_source(tmp_path / "data", "test")
+    rollout = roll_out_sequence(model, sequences, 2, CONTEXT, 9)
+    assert rollout.truth.shape == (CONTEXT + 9, 30, 30, 3)  # longer than any sequence
+    assert not rollout.truth[8:].any()
+    for kind in ("gif", "png"):
+        write_rollout(tmp_path / f"a.{kind}", rollout)
+        with Image.open(tmp_path / f"a.{kind}") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert np.ptp(pixels, axis=2).max() > 50
 
 
 @pytest.mark.parametrize("decoders", ["reconstruct", "predict"])

@@ -31,9 +31,10 @@ _BACKGROUND, _INK, _FAINT = 24, 235, 110
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sequence and what a model says of it; uint8 (T, H, W), empty where it says nothing.
+    """One sequence and what a model says of it; uint8 (T, H, W), or (T, H, W, 3) where in colour.
 
-    context frames come first in all four; reconstruction has those, prediction what follows
+    context frames come first in all four; reconstruction has those, prediction what follows, and
+    both are black where the model says nothing
     """
 
     truth: NDArray[np.uint8]
@@ -72,7 +73,8 @@ def roll_out_sequence(
     """Reconstruct the context of a sequence and predict what follows, as far as the model can."""
     frames = np.empty((1, *sequences.sequence_shape), np.uint8)
     sequences.read(np.array([index]), frames)
-    truth = frames[0, : num_context + num_predicted]
+    truth = np.zeros((num_context + num_predicted, *frames.shape[2:]), np.uint8)
+    truth[: frames.shape[1]] = frames[0, : len(truth)]  # a short sequence is black after its end
     context = torch.from_numpy(truth[None, :num_context].copy())
     reconstruction, prediction = np.zeros_like(truth), np.zeros_like(truth)
     if model.config.reconstructs:
@@ -127,6 +129,7 @@ def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> 
     picture = Image.new("L", whole_px, _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
+    panels_on: list[tuple[Image.Image, tuple[int, int]]] = []
     for place, (title, frames) in enumerate(panels.items()):
         left = _GAP_PX + place * column_px
         speaks = {"context": t < num_context, "reconstruction": t < num_context}
@@ -136,7 +139,11 @@ def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> 
             draw.text((left + column_px - _GAP_PX - 62, 4), f"frame {t + 1}", _FAINT, font)
         if is_on:
             panel = Image.fromarray(frames[t]).resize(panel_px, Image.Resampling.NEAREST)
-            picture.paste(panel, (left, _HEADER_PX))
+            panels_on.append((panel, (left, _HEADER_PX)))
+    if panels["truth"].ndim == 4:
+        picture = picture.convert("RGB")
+    for panel, place_px in panels_on:
+        picture.paste(panel, place_px)
     return picture
 
 
@@ -147,7 +154,8 @@ def strip(rollout: Rollout) -> bytes:
     height, width = rollout.truth.shape[1:3]
     gap = 2
     split_px = rollout.num_context * (width + gap)
-    canvas = np.full((2 * (height + gap), len(rollout.truth) * (width + gap) + 6), 64, np.uint8)
+    whole_px = (2 * (height + gap), len(rollout.truth) * (width + gap) + 6)
+    canvas = np.full((*whole_px, *rollout.truth.shape[3:]), 64, np.uint8)
     for row, frames in enumerate((rollout.truth, model_says)):
         for t, frame in enumerate(frames):
             top = row * (height + gap)
