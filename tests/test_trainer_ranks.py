@@ -32,7 +32,7 @@ EVERYTHING = (
     "eval_every=6",
     "checkpoint_every=5",
 )
-STEPS = 24
+STEPS = 18
 
 MMTRAIN = """
 from trainer import world
@@ -79,6 +79,7 @@ def start(started, tmp_path_factory):
         started.extend(ranks)
         return ranks
 
+    assert_done(start("import trainer.loop"))  # what ranks are forked from needs seconds to start
     return start
 
 
@@ -214,7 +215,7 @@ def test_a_signal_to_one_rank_ends_both_with_a_checkpoint(start_fit, undisturbed
 @pytest.mark.parametrize(
     ("fields", "max_time_s", "ended"),
     [
-        ((), (None, 0.5), "max-time"),
+        ((), (None, 2), "max-time"),
         (("eval_every=1", "patience=2", "lr=1"), (None, None), "patience"),
     ],
 )
@@ -231,7 +232,8 @@ def test_all_ranks_end_after_the_same_step(start, data, tmp_path, fields, max_ti
     )
     (code, said), (other_code, other_said) = (rank.ended() for rank in ranks)
     assert (code, other_code) == (0, 0), (said, other_said)
-    assert said == other_said == [f"{step_of(list_checkpoints(run)[-1])} {ended}"]
+    saved = list_checkpoints(run)  # none if the time was over before the first step
+    assert said == other_said == [f"{step_of(saved[-1]) if saved else 0} {ended}"]
 
 
 # What cannot work.

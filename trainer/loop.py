@@ -172,9 +172,10 @@ def train(job: Training, stop: Stop) -> Fitted:
             log.progress(step)
     log.end_bar()
     if ended in ("SIGINT", "SIGTERM"):
+        saved = "its checkpoint is complete, " if stream.step else ""
         raise Stopped(
-            f"{ended} ended the run after step {stream.step} of {config.run.steps}; its checkpoint "
-            "is complete, go on with --resume"
+            f"{ended} ended the run after step {stream.step} of {config.run.steps}; {saved}go on "
+            "with --resume"
         )
     return Fitted(stream.step, ended, _last_look(log), find_best(log.looks, config.best_metric))
 
