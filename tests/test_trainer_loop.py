@@ -23,10 +23,13 @@ from trainer_data import (
 )
 
 from mmgen.errors import ShardError
+from trainer.build import build_model
 from trainer.checkpoint import list_checkpoints, load_checkpoint
 from trainer.errors import InputError, RunError
+from trainer.fused import FusedAutoencoder
 from trainer.log import read_jsonl
 from trainer.loop import fit
+from trainer.model import VideoAutoencoder
 from trainer.order import Order
 from trainer.schedule import learning_rate
 
@@ -290,3 +293,33 @@ def test_a_run_that_grows_longer_equals_one_that_was_long(data, tmp_path):
     fit(tiny_config("steps=8", *grid), data, tmp_path / "grown", resume=True, quiet=True)
     files = [tmp_path / run / "metrics.jsonl" for run in ("long", "grown")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_sequences_of_different_length_train_alike_in_any_parts(tmp_path):
+    data = make_data(tmp_path / "data", fields=("canvas=30", "frames=3..6"))
+    losses = []
+    for parts in (1, 4):
+        config = tiny_config("steps=6", "log_every=1", "lr=1e-2", f"accumulate={parts}")
+        fit(config, data, tmp_path / f"run-{parts}", quiet=True)
+        lines = read_jsonl(tmp_path / f"run-{parts}" / "metrics.jsonl")
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_the_plain_model_trains_as_the_fast_one_does(data, tmp_path):
+    config = tiny_config("steps=6", "log_every=1", "eval_every=3", "lr=1e-2", *EVERYTHING)
+    runs = [tmp_path / name for name in ("fast", "plain")]
+    for run in runs:
+        fit(config, data, run, reference=run.name == "plain", quiet=True)
+    fast, plain = (read_jsonl(run / "metrics.jsonl") for run in runs)
+    for ours, theirs in zip(fast, plain, strict=True):
+        assert ours.keys() == theirs.keys()
+        if "val" in ours:
+            mse = theirs["val"]["prediction"]["mse"]
+            assert ours["val"]["prediction"]["mse"] == pytest.approx(mse, rel=1e-4)
+        else:
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+    assert type(build_model(config.model, (30, 30))) is FusedAutoencoder
+    assert type(build_model(config.model, (30, 30), reference=True)) is VideoAutoencoder
