@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import TrainConfig
+from trainer.fused import FusedAutoencoder
 from trainer.model import VideoAutoencoder
 from trainer.noise import Noise
 from trainer.optimizer import Updater
@@ -26,12 +27,14 @@ def replicate(model: VideoAutoencoder, config: TrainConfig, world: World) -> nn.
     if world.size == 1:
         return model
     device = next(model.parameters()).device
-    # A decoder reads nothing before its first frame: of one frame, some weights are never used.
+    # A decoder reads nothing before its first frame: of one frame, the plain model never uses some
+    # weights. The fast one has them all in its graph, but where that frame takes no step either.
+    uses_all = isinstance(model, FusedAutoencoder) and not config.model.copy_initial_state
     is_short = 1 in (config.data.num_reconstructed, config.data.predict)
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=is_short,
+        find_unused_parameters=is_short and not uses_all,
         gradient_as_bucket_view=True,
     )
 
