@@ -28,6 +28,13 @@ CALLED_BY_OTHERS = ("draw_block", "move_classic", "deform")
 
 
 @pytest.fixture(autouse=True, scope="session")
+def interrupts_arrive():
+    """Started in the background by a shell, tests and what they start would ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def each_kernel_has_one_signature():
     """A second one means that a wrapper let a strided, read-only or wider array through."""
     yield
