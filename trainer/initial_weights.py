@@ -1,5 +1,6 @@
 """First weights that are not drawn: those of a file, and read-outs as bright as the data."""
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainer.errors import InputError
 from trainer.losses import CLIP
 from trainer.model import VideoAutoencoder
 from trainer.source import Source
+from trainer.stream import in_order
 
 _LOOKED_AT = 1000  # sequences; a mean over 10^7 values needs no more
 _AT_ONCE = 64
@@ -34,12 +36,10 @@ def mean_brightness(weighted: Iterable[tuple[Source, float]]) -> float:
 def _mean_of(source: Source) -> float:
     count = _LOOKED_AT if source.count is None else min(_LOOKED_AT, source.count)
     total = num_frames = 0
-    for begin in range(0, count, _AT_ONCE):
-        indices = np.arange(begin, min(begin + _AT_ONCE, count))
-        frames = np.empty((len(indices), *source.sequence_shape), np.uint8)
-        num_frames += int(source.read(indices, frames).sum())  # what is no frame is zero
-        total += int(frames.sum(dtype=np.int64))
-    return float(total / (255 * num_frames * frames[0, 0].size))
+    for batch in in_order(source, count, _AT_ONCE):
+        num_frames += int(batch.num_frames.sum())  # what is no frame is zero
+        total += int(batch.frames.sum(dtype=torch.int64))
+    return total / (255 * num_frames * math.prod(source.sequence_shape[1:]))
 
 
 def load_weights(model: VideoAutoencoder, path: Path) -> None:

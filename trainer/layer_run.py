@@ -120,8 +120,6 @@ class LayerRun:
         self.d_recurrent = self.d_act
         if self.recurrent is not None:
             self.d_recurrent = torch.empty_like(self.d_act)
-        self._d_bias = torch.zeros_like(self.act[0, 0])
-        self._d_bias_hh = torch.zeros_like(self._d_bias)
 
     def step_back(self, t: int, d_out: Tensor | None) -> None:
         """Take step t back; d_out (B, U) is the gradient of h[t + 1] from elsewhere."""

@@ -6,10 +6,7 @@ Letters: B sequences at a time, T frames.
 """
 
 import math
-from collections.abc import Iterator
-from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +16,7 @@ from trainer.lengths import has_short
 from trainer.model import VideoAutoencoder
 from trainer.source import Source
 from trainer.step import decode, make_task
-from trainer.stream import read_ahead
+from trainer.stream import in_order
 from trainer.world import World
 
 _BATCH = 64
@@ -46,9 +43,9 @@ def look_at(
     sums = torch.zeros(2, 3, dtype=torch.float64, device=device)  # of mse, ce, frames
     is_varied = has_short(source, config)
     first, last = (num_sequences * rank // world.size for rank in (world.rank, world.rank + 1))
-    for frames, num_frames in _read(source, first, last):
-        counts = num_frames.to(device) if is_varied else None
-        task = make_task(frames.to(device), counts, config.data)
+    for read in in_order(source, last - first, _BATCH, first=first):
+        batch = read.to(device)
+        task = make_task(batch.frames, batch.num_frames if is_varied else None, config.data)
         decoded = decode(model, task, None, training=False)
         if decoded.prediction is not None:
             sums[0] += _sums(model, decoded.prediction, task.future, task.has_future)
@@ -81,16 +78,3 @@ def _sums(model: VideoAutoencoder, output: Tensor, target: Tensor, exists: Tenso
 def _mean(total: float, count: float) -> float | None:
     mean = total / max(count, 1)
     return mean if math.isfinite(mean) else None
-
-
-def _read(source: Source, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield uint8 frames (B, T, H, W) and num_frames (B,) of the sequences first..last-1."""
-    begins = range(first, last, _BATCH)
-    blocks = (np.arange(begin, min(begin + _BATCH, last)) for begin in begins)
-    return read_ahead(partial(_read_block, source), blocks, 1)
-
-
-def _read_block(source: Source, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-    frames = np.empty((len(indices), *source.sequence_shape), np.uint8)
-    num_frames = source.read(indices, frames)
-    return torch.from_numpy(frames), torch.from_numpy(num_frames)

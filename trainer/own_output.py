@@ -94,7 +94,7 @@ class _Loop:
         self.drawn = Drawn._make(take(4))
         self.between = take(num_layers - 1)
         self.out = ReadOut._make(take(4))
-        states = [(take(2)) for _ in range(num_layers)]
+        states = [take(2) for _ in range(num_layers)]
         weights = [Layer._make(take(5)) for _ in range(num_layers)]
         if self.out.fold_weight is not None:
             weights[0] = weights[0]._replace(weight_ih=self.out.fold_weight)

@@ -26,7 +26,7 @@ _TITLE_PX = 110
 _GAP_PX = 8
 _HEADER_PX = 22
 _FRAME_MS = 150
-_BACKGROUND, _INK, _FAINT = 24, 235, 110
+_BACKGROUND, _INK, _FAINT = "#181818", "#ebebeb", "#6e6e6e"
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> 
     panel_px = (width * factor, height * factor)
     column_px = max(panel_px[0], _TITLE_PX) + _GAP_PX
     whole_px = (len(panels) * column_px + _GAP_PX, _HEADER_PX + panel_px[1] + _GAP_PX)
-    picture = Image.new("L", whole_px, _BACKGROUND)
+    mode = "RGB" if panels["truth"].ndim == 4 else "L"
+    picture = Image.new(mode, whole_px, _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
-    panels_on: list[tuple[Image.Image, tuple[int, int]]] = []
     for place, (title, frames) in enumerate(panels.items()):
         left = _GAP_PX + place * column_px
         speaks = {"context": t < num_context, "reconstruction": t < num_context}
@@ -139,11 +139,7 @@ def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> 
             draw.text((left + column_px - _GAP_PX - 62, 4), f"frame {t + 1}", _FAINT, font)
         if is_on:
             panel = Image.fromarray(frames[t]).resize(panel_px, Image.Resampling.NEAREST)
-            panels_on.append((panel, (left, _HEADER_PX)))
-    if panels["truth"].ndim == 4:
-        picture = picture.convert("RGB")
-    for panel, place_px in panels_on:
-        picture.paste(panel, place_px)
+            picture.paste(panel, (left, _HEADER_PX))
     return picture
 
 

@@ -371,9 +371,12 @@ def read_ahead(
             readers.shutdown(cancel_futures=True)
 
 
-def in_order(source: Source, num_sequences: int, batch_size: int) -> Generator[Batch, None, None]:
-    """Yield the first sequences of a source in their own order; the last batch may be smaller."""
-    ends = [*range(batch_size, num_sequences, batch_size), num_sequences]
-    planned = (_Planned(np.arange(end - 1 - (end - 1) % batch_size, end)) for end in ends)
+def in_order(
+    source: Source, num_sequences: int, batch_size: int, *, first: int = 0
+) -> Generator[Batch, None, None]:
+    """Yield sequences of a source in order, from `first` on; the last batch may be smaller."""
+    last = first + num_sequences
+    begins = range(first, last, batch_size)
+    planned = (_Planned(np.arange(begin, min(begin + batch_size, last))) for begin in begins)
     memory = Memory(min(batch_size, num_sequences), source.sequence_shape, is_pinned=False)
     return read_ahead(partial(_read_planned, [source], memory=memory), planned, 1)

@@ -1,0 +1,61 @@
+"""The command `mmtrain`, one file a command: parse, call, print.
+
+Errors become one line here and nowhere else.
+"""
+
+from typing import Any
+
+import click
+
+from mmgen.errors import MmgenError, explain
+from trainer.cli.bench import bench
+from trainer.cli.evaluate import evaluate
+from trainer.cli.fit import fit
+from trainer.cli.report import report
+from trainer.cli.rollout import rollout
+from trainer.errors import InputError, Stopped, TrainerError
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands end in one line and the right exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (MmgenError, TrainerError, OSError, MemoryError, KeyboardInterrupt) as error:
+            explained = explain(error)
+            if isinstance(error, KeyboardInterrupt):
+                is_fit = ctx.invoked_subcommand == "fit"
+                how = ": checkpoints are complete; go on with --resume" if is_fit else ""
+                explained = (f"interrupted{how}", 130)
+            if explained is None or ctx.params.get("traceback"):
+                raise
+            if not (ctx.invoked_subcommand == "fit" and _is_said_by_first(error)):
+                click.echo(f"Error: {explained[0]}", err=True)
+            ctx.exit(explained[1])
+
+
+def _is_said_by_first(error: BaseException) -> bool:
+    """Tell whether another rank says this; wait a little, so that it can, where that is unsure."""
+    from trainer.world import find_world
+
+    try:
+        world = find_world()
+    except InputError:  # the environment is wrong: every rank has to say that
+        return False
+    if isinstance(error, Stopped):
+        return not world.is_first
+    world.let_first_speak()
+    return False
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="moving-mnist")
+@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
+def main(traceback: bool) -> None:
+    """Train a video autoencoder on Moving MNIST shards, and measure what it learned."""
+
+
+for command in (fit, evaluate, rollout, report, bench):
+    main.add_command(command)

@@ -1,0 +1,20 @@
+"""Write the page of a run: `mmtrain report`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="FILE.html")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def report(run: Path, out: Path, device: str) -> None:
+    """Write one self-contained HTML page: curves, scores, animations.
+
+    Example: mmtrain report runs/easy -o report.html
+    """
+    from trainer.report import write_report
+
+    write_report(run, out, device)
+    click.echo(f"{out}: report of {run}")
