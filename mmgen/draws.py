@@ -224,8 +224,12 @@ def draw(
     return Drawer(config, glyphs, seed, split).draw(as_index(indices), make_rules(config))
 
 
-def make_rules(config: GeneratorConfig, random_until: int | None = None) -> tracks.Rules:
-    """Turn the words of a config into the numbers that kernels take."""
+def make_rules(
+    config: GeneratorConfig, random_until: int | None = None, straight_from: int | None = None
+) -> tracks.Rules:
+    """Turn the words of a config, and from when on less happens, into the numbers of kernels."""
+    if straight_from is not None and not 0 <= straight_from < NEVER:
+        raise ValueError(f"straight_from: {straight_from} is no frame, they count from 0")
     is_folded = config.motion == "reflect" or (
         config.motion == "bounce" and config.bounce == "clamp"
     )
@@ -250,6 +254,7 @@ def make_rules(config: GeneratorConfig, random_until: int | None = None) -> trac
         speed_high=float(config.speed.high),
         period=config.period,
         random_until=NEVER if random_until is None else operator.index(random_until),
+        straight_from=NEVER if straight_from is None else operator.index(straight_from),
     )
 
 

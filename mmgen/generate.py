@@ -73,6 +73,7 @@ def render(
     out: NDArray[np.uint8] | None = None,
     truth: Collection[str] = ("box", "visible"),
     random_until: int | None = None,
+    straight_from: int | None = None,
 ) -> Block:
     """Render sequences of a split: sequence i is the same whatever else is asked for.
 
@@ -84,6 +85,8 @@ def render(
     truth    what to measure besides the tracks, of "box", "visible", "mask"
     random_until  the last frame for which anything is drawn: after it walls only turn digits round,
              nobody steers, there is no noise and no frame is missing. None: all frames
+    straight_from  the frame from which digits move on in a straight line, with the velocity with
+             which they leave it: no walls, forces or turns (a torus stays one). None: never
     raises   InputError for an unknown preset or split, an index or seed out of range, or a canvas
              that leaves the glyphs no room
     """
@@ -99,14 +102,20 @@ def render(
     truth = (truth,) if isinstance(truth, str) else truth
     if unknown := set(truth).difference(TRUTH):
         raise ValueError(f"truth: {sorted(unknown)} cannot be measured; choose from {TRUTH}")
-    return _renderer(config, glyphs, seed, split, random_until).render(index, out, truth)
+    renderer = _renderer(config, glyphs, seed, split, random_until, straight_from)
+    return renderer.render(index, out, truth)
 
 
 @lru_cache(maxsize=16)
 def _renderer(
-    config: GeneratorConfig, glyphs: GlyphSet, seed: int, split: str, random_until: int | None
+    config: GeneratorConfig,
+    glyphs: GlyphSet,
+    seed: int,
+    split: str,
+    random_until: int | None,
+    straight_from: int | None,
 ) -> "_Renderer":
-    return _Renderer(config, glyphs, seed, split, random_until)
+    return _Renderer(config, glyphs, seed, split, random_until, straight_from)
 
 
 class _Renderer:
@@ -118,12 +127,14 @@ class _Renderer:
         glyphs: GlyphSet,
         seed: int,
         split: str,
-        random_until: int | None,
+        random_until: int | None = None,
+        straight_from: int | None = None,
     ) -> None:
         self.config = config
         self.drawer = Drawer(config, glyphs, seed, split)
         self.patches = self.drawer.patches
-        self.rules = make_rules(config, random_until)
+        self.rules = make_rules(config, random_until, straight_from)
+        self._keeps_its_rule = straight_from is None
         self._rules_row = np.array([self.rules], tracks.RULES)
         self._sequence_shape = config.frames.high, *config.frame_shape
         self._overlap = _OVERLAPS[config.overlap]
@@ -223,8 +234,12 @@ class _Renderer:
     @cached_property
     def _is_classic(self) -> bool:
         """Whether digits move by the classic rule, for which there is a faster kernel."""
-        is_steady = _is_always(self.config.acceleration, 0)
-        return self.config.motion == "bounce" and self.rules.in_shares and is_steady
+        return (
+            self._keeps_its_rule
+            and self.config.motion == "bounce"
+            and self.rules.in_shares
+            and _is_always(self.config.acceleration, 0)
+        )
 
     def _follow(self, block: Block, drawn: Draws, light: NDArray[np.int64]) -> None:
         """Move and deform what is drawn."""
@@ -255,6 +270,7 @@ class _Renderer:
         widest = int((self.patches.ink_box[:, 3] - self.patches.ink_box[:, 1]).max())
         return (
             IS_JITTED
+            and self._keeps_its_rule
             and config.color == "grey"
             and config.rounding != "subpixel"
             and config.motion not in ("wrap", "leave")
@@ -478,7 +494,7 @@ def block_length(config: GeneratorConfig) -> int:
 def check_config(config: GeneratorConfig, glyphs: GlyphSet) -> None:
     """Refuse, with an InputError, a config that cannot be rendered with some split's glyphs."""
     for split in glyphs.splits:
-        _Renderer(config, glyphs, 0, split, None)
+        _Renderer(config, glyphs, 0, split)
 
 
 def _checked(out: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -31,13 +31,15 @@ BELL = [round(4096 * NormalDist().inv_cdf((n + 0.5) / 4096)) for n in range(4096
 def render(
     fields: Fields, images: NDArray[np.uint8], labels: NDArray[np.uint8], pool: tuple[int, int],
     seed: int, split: int, index: int,
-    random_until: int | None = None, size: tuple[int, int] | None = None,
+    random_until: int | None = None, straight_from: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Generate one sequence.
 
     images uint8 (N, h, w); labels uint8 (N,); pool [first, last) of N; split 0 train, 1 val, 2
-    test; random_until the last frame that draws anything of its own, None: all do; size (T, K) of
-    the result, None: the most that the config allows.
+    test; random_until the last frame that draws anything of its own, None: all do; straight_from
+    the last frame before digits only go straight on, None: never; size (T, K) of the result, None:
+    the most that the config allows.
     Returns frames uint8 (T, H, W) or (T, H, W, 3), zero past num_frames; num_frames int32 ();
     index int64 (); label int16 (K,) and glyph_index int32 (K,), which counts in the whole set, -1
     if the sequence has fewer digits; position (top-left) and velocity float32 (T, K, 2); angle and
@@ -56,7 +58,8 @@ def render(
     for k in range(num_digits):
         glyph_index, patch = draw_patch(dice, fields, images, members, k)
         out["glyph_index"][k], out["label"][k] = glyph_index, labels[glyph_index]
-        for t, moment in digit_moments(dice, fields, k, patch, num_frames).items():
+        moved = digit_moments(dice, fields, k, patch, num_frames, straight_from)
+        for t, moment in moved.items():
             inks[t][k] = moment.pop("ink")
             for name, value in moment.items():
                 out[name][t, k] = value
@@ -105,7 +108,7 @@ def draw_patch(
 
 
 def digit_moments(
-    dice: Dice, fields: Fields, k: int, patch: Bitmap, num_frames: int
+    dice: Dice, fields: Fields, k: int, patch: Bitmap, num_frames: int, straight_from: int | None
 ) -> dict[int, dict[str, Any]]:
     """Return what digit k is in each frame in which it is there."""
     rotation = dice.real("ROTATION", fields["rotation"], k)
@@ -114,7 +117,8 @@ def digit_moments(
     appear = dice.integer("APPEAR", fields["appear"], k)
     vanish = dice.integer("VANISH", fields["vanish"], k)
     size, scale, light, moments = (len(patch), len(patch[0])), 1.0, 1.0, {}
-    for t, moment in enumerate(track(dice, fields, k, size, num_frames)):
+    last = math.inf if straight_from is None else straight_from
+    for t, moment in enumerate(track(dice, fields, k, size, num_frames, last)):
         if t > 0 and t // fields["period"] % 2 == 0:
             scale, light = scale / factor, light * dimming
         elif t > 0:

@@ -169,21 +169,30 @@ def make_axis(dice: Dice, fields: Fields, digit: int, axis: int, size: int) -> A
 
 
 def track(
-    dice: Dice, fields: Fields, digit: int, size: tuple[int, int], num_frames: int
-) -> list[Moment]:
+    dice: Dice, fields: Fields, digit: int, size: tuple[int, int], num_frames: int,
+    straight_from: float = math.inf,
+) -> list[Moment]:  # fmt: skip
     """Return the moment of each frame for a patch of `size`, positions not yet rounded."""
     motion, axes = fields["motion"], [make_axis(dice, fields, digit, n, size[n]) for n in (0, 1)]
     drawn, speed = dice.velocity(fields, digit)
     if motion == "circle":
-        return circle(dice, fields, digit, axes, drawn, speed, num_frames)
+        moments = circle(dice, fields, digit, axes, drawn, speed, num_frames)
+        return along_the_tangent(moments, straight_from)
     acceleration = dice.real("ACCELERATION", fields["acceleration"], digit)
     if motion == "gravity":  # here the direction is the velocity
         drawn, speed = [part * speed for part in drawn], 1.0
     for axis, part in zip(axes, drawn, strict=True):
         axis.head(part)
     first_step, looks_ahead = int(fields["first_frame"] == "start"), axes[0].rule == "ahead"
-    moments = []
+    moments: list[Moment] = []
     for t in range(num_frames):
+        if t > straight_from:
+            for axis in axes:
+                axis.rule = "wrap" if motion == "wrap" else "leave"
+                axis.advance(speed)
+            position = [axis.unit * axis.at for axis in axes]
+            moments.append((position, moments[-1][1], False))
+            continue
         bounced = False
         if t == first_step == 0 and looks_ahead:
             bounced = any([axis.look_ahead(speed) for axis in axes])  # noqa: C419, both look
@@ -264,4 +273,13 @@ def circle(
             moments.append((position, velocity, False))
         if t >= 0 or fields["first_frame"] == "step":
             phase = after
+    return moments
+
+
+def along_the_tangent(moments: list[Moment], straight_from: float) -> list[Moment]:
+    """Leave a circle after frame `straight_from`."""
+    for t in range(1, len(moments)):
+        if t > straight_from:
+            at, velocity, _ = moments[t - 1]
+            moments[t] = [at[n] + velocity[n] for n in (0, 1)], velocity, False
     return moments

@@ -21,11 +21,12 @@ needs_jit = pytest.mark.skipif(not IS_JITTED, reason="NUMBA_DISABLE_JIT is set")
 ALL = ("box", "visible", "mask")
 
 
-def assert_equals_oracle(config, glyphs, seed, split, index, random_until=None):
-    asked = {"split": split, "seed": seed, "glyphs": glyphs, "random_until": random_until}
+def assert_equals_oracle(config, glyphs, seed, split, index, **ends):
+    asked = {"split": split, "seed": seed, "glyphs": glyphs, **ends}
     expected = oracle.render(
         *(oracle_fields(config), glyphs.images, glyphs.labels, glyphs.splits[split]),
-        *(seed, SPLIT_CODES[split], index, random_until),
+        *(seed, SPLIT_CODES[split], index),
+        **ends,
     )
     for truth in (ALL, ("box", "visible")):  # masks take the general path
         block = render(config, [index], truth=truth, **asked)
@@ -53,6 +54,12 @@ def test_many_more_random_configs_equal_the_oracle(case):
 @given(cases(motions=("stochastic", "turn")), st.integers(0, 6))
 def test_oracle_where_randomness_ends(case, random_until):
     assert_equals_oracle(**vars(case), random_until=random_until)
+
+
+@settings(max_examples=2 * settings.default.max_examples)
+@given(cases(), st.integers(0, 3), st.none() | st.integers(-1, 3))
+def test_oracle_where_digits_go_straight_on(case, straight_from, random_until):
+    assert_equals_oracle(**vars(case), straight_from=straight_from, random_until=random_until)
 
 
 @given(bounce_cases())

@@ -75,9 +75,10 @@ class Rules(NamedTuple):
     speed_high: float
     period: int
     random_until: int
+    straight_from: int
 
 
-# Rules as a row of an array: a call takes 0.3 us for that, 3 us for a tuple of 17 (Xeon).
+# Rules as a row of an array: a call takes 0.3 us for that, 3 us for the tuple (Xeon).
 RULES = np.dtype(list(Rules.__annotations__.items()), align=True)
 
 
@@ -235,7 +236,7 @@ def move(
     velocity,
     bounced,
 ):
-    """Move every digit by the rules of its motion.
+    """Move every digit by the rules of its motion, and straight on after `rules.straight_from`.
 
     position  float32 (N, T, K, 2), top-left (y, x) in px, rounded; NaN where there is no digit
     velocity  float32 (N, T, K, 2), px per frame with which the digit leaves the frame
@@ -248,20 +249,22 @@ def move(
             last = 0
             if glyph_index[n, k] >= 0:
                 last = num_frames[n]
+                ruled = min(last, rules.straight_from + 1)
                 glyph = glyph_index[n, k] - first_glyph
                 _place(state, size, glyph, start, direction, n, k, rules)
+                speed = quantity[n, k, OF_SPEED]
                 if rules.motion == CIRCLE:
-                    _circle(state, last, start, quantity, rules, position, velocity, bounced, n, k)
+                    _circle(state, ruled, start, quantity, rules, position, velocity, bounced, n, k)
+                    speed = 1.0
                 elif rules.motion == REFLECT and quantity[n, k, OF_ACCELERATION] == 0.0:
-                    speed = quantity[n, k, OF_SPEED]
-                    _reflect(state, last, speed, rules, position, velocity, bounced, n, k)
+                    _reflect(state, ruled, speed, rules, position, velocity, bounced, n, k)
                 else:
-                    speed, faster = quantity[n, k, OF_SPEED], quantity[n, k, OF_ACCELERATION]
-                    forces = speed, faster, shared[n, OF_GRAVITY]
-                    _walk(
-                        *(sequence, k, state, last, forces, rules),
+                    forces = speed, quantity[n, k, OF_ACCELERATION], shared[n, OF_GRAVITY]
+                    speed = _walk(
+                        *(sequence, k, state, ruled, forces, rules),
                         *(position, velocity, bounced, n, k),
                     )
+                _go_straight(state, speed, ruled, last, rules, position, velocity, bounced, n, k)
             _mark_absence(last, quantity, position, velocity, bounced, n, k)
 
 
@@ -384,7 +387,8 @@ def _to_even(value):
 def _walk(sequence, digit, state, num_frames, forces, rules, position, velocity, bounced, n, k):
     """Step by step: every motion but the circle and the reflection in closed form.
 
-    forces  speed in px per frame, its change per frame, gravity
+    forces   speed in px per frame, its change per frame, gravity
+    returns  the speed at the end, to which the direction then belongs
     """
     speed, faster, gravity = forces
     if rules.motion == GRAVITATE:
@@ -395,18 +399,10 @@ def _walk(sequence, digit, state, num_frames, forces, rules, position, velocity,
     for t in range(num_frames):
         has_bounced = False
         if t > 0 or rules.steps_first:
-            for axis in range(2):
-                step = speed / state[_UNIT, axis]
-                state[_AT, axis] += state[_DIRECTION, axis] * step
-            if rules.motion == WRAP:
-                for axis in range(2):
-                    side = state[_SIDE, axis]
-                    state[_AT, axis] -= side * np.floor(state[_AT, axis] / side)
-                    if state[_AT, axis] >= side:
-                        state[_AT, axis] = 0.0
-            elif rules.motion == REFLECT:
+            _step(state, speed, rules)
+            if rules.motion == REFLECT:
                 has_bounced = _fold(state)
-            elif rules.motion != LEAVE and not rules.looks_ahead:
+            elif rules.motion != WRAP and rules.motion != LEAVE and not rules.looks_ahead:
                 has_bounced, speed = _meet_walls(sequence, digit, t, state, speed, rules)
             speed = max(0.0, speed + faster)
             if rules.motion == GRAVITATE and state[_HIGH, 0] > state[_LOW, 0]:
@@ -418,6 +414,30 @@ def _walk(sequence, digit, state, num_frames, forces, rules, position, velocity,
             has_bounced = turns or (t == 0 and has_turned)
         _store(state, rules, speed, position, velocity, n, t, k)
         bounced[n, t, k] = has_bounced
+    return speed
+
+
+@kernel
+def _step(state, speed, rules):
+    """Take one step straight on, which on a torus may lead once round."""
+    for axis in range(2):
+        step = speed / state[_UNIT, axis]
+        state[_AT, axis] += state[_DIRECTION, axis] * step
+    if rules.motion == WRAP:
+        for axis in range(2):
+            side = state[_SIDE, axis]
+            state[_AT, axis] -= side * np.floor(state[_AT, axis] / side)
+            if state[_AT, axis] >= side:
+                state[_AT, axis] = 0.0
+
+
+@kernel
+def _go_straight(state, speed, first, num_frames, rules, position, velocity, bounced, n, k):
+    """Step on from frame `first` through whatever was a wall, with nothing to turn the digit."""
+    for t in range(first, num_frames):
+        _step(state, speed, rules)
+        _store(state, rules, speed, position, velocity, n, t, k)
+        bounced[n, t, k] = False
 
 
 @kernel
@@ -572,7 +592,10 @@ def _reflect(state, num_frames, speed, rules, position, velocity, bounced, n, k)
 
 @kernel
 def _circle(state, num_frames, start, quantity, rules, position, velocity, bounced, n, k):
-    """Go round a circle of one's own by equal chords: the speed is the chord's length."""
+    """Go round a circle of one's own by equal chords: the speed is the chord's length.
+
+    The state is left as for a step along the chord with speed 1.
+    """
     widest = min(state[_HIGH, 0] - state[_LOW, 0], state[_HIGH, 1] - state[_LOW, 1]) / 2.0
     radius = max(0.0, quantity[n, k, OF_RADIUS] * widest)
     cos, sin = 1.0, 0.0
@@ -590,8 +613,10 @@ def _circle(state, num_frames, start, quantity, rules, position, velocity, bounc
             low, high = state[_LOW, axis], state[_HIGH, axis]
             centre = low + radius + start[n, k, axis] * (high - low - 2.0 * radius)
             at = min(max(centre + radius * phase, low), high)
+            state[_AT, axis] = at
+            state[_DIRECTION, axis] = radius * (after - phase)
             position[n, t, k, axis] = _rounded(at, rules)
-            velocity[n, t, k, axis] = np.float32(radius * (after - phase))
+            velocity[n, t, k, axis] = np.float32(state[_DIRECTION, axis])
         y, x = next_y, next_x
 
 
