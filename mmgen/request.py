@@ -120,12 +120,16 @@ def read_manifest_in(place: Place, name: str = schema.MANIFEST_NAME) -> Manifest
 
 
 def find_origin(
-    manifest: Manifest, where: str, glyphs_at: str | None = None
+    manifest: Manifest,
+    where: str,
+    glyphs_at: str | None = None,
+    remedy: str = "say with --glyphs where they lie",
 ) -> tuple[GeneratorConfig, GlyphSet]:
     """Return the config and the glyphs that draw the sequences of a data set again.
 
     where      names the data set in errors
     glyphs_at  where the glyphs lie here, in place of what the config says
+    remedy     what to do, in errors, where its glyphs are not there
     raises     InputError that says what differs here: no config, fields or versions unknown to this
                version, other glyphs or another split of them
     """
@@ -140,13 +144,11 @@ def find_origin(
     except InputError as error:
         if glyphs_at is not None or not is_path(config.glyphs):
             raise
-        raise InputError(
-            f"{where}: its glyphs are not here ({error}); say with --glyphs where they lie"
-        ) from error
+        raise InputError(f"{where}: its glyphs are not here ({error}); {remedy}") from error
     if glyphs.sha256 != manifest.glyphs.get("sha256"):
         raise InputError(
             f"{where}: was made from other glyphs (SHA-256 {manifest.glyphs.get('sha256')}, here "
-            f"{glyphs.sha256}); say with --glyphs where those lie"
+            f"{glyphs.sha256}); {remedy}"
         )
     for split in manifest.splits:
         here = list(glyphs.splits[split])

@@ -394,7 +394,7 @@ UNLIKE_HERE = {
     "other glyphs": (
         lambda data: data["glyphs"].update(sha256="0" * 64),
         rf"was made from other glyphs \(SHA-256 {'0' * 64}, here c2069063.*\); say with --glyphs "
-        "where those lie",
+        "where they lie",
     ),
     "another split of them": (
         lambda data: data["glyphs"].update(train=[0, 50000]),

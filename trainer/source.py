@@ -23,7 +23,7 @@ from mmgen.config import GeneratorConfig
 from mmgen.shard import reader
 from mmgen.shard.cache import ShardCache
 from mmgen.shard.checks import OtherHash
-from mmgen.shard.manifest import canonical_json
+from mmgen.shard.manifest import Manifest, canonical_json
 from mmgen.shard.reader import Split, open_dataset
 from trainer.errors import InputError
 
@@ -77,6 +77,11 @@ class StoredSource:
         self.split = stored.name
         self._stored = stored
         self._tables: dict[int, Truth] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the data set was made from."""
+        return self._stored.manifest
 
     @property
     def shard_counts(self) -> tuple[int, ...]:
