@@ -83,6 +83,19 @@ def is_path(name: str) -> bool:
     return name not in _NAMES
 
 
+def is_here(name: str) -> bool:
+    """Tell whether loading a set needs no download; a path's own troubles are for loading it."""
+    return name not in _DOWNLOADS or all(
+        file.is_file() for file in _DOWNLOADS[name].under(_cache())
+    )
+
+
+def transposed(glyphs: GlyphSet) -> GlyphSet:
+    """Return a set with every bitmap mirrored at its diagonal."""
+    images = np.ascontiguousarray(glyphs.images.swapaxes(1, 2))
+    return GlyphSet(f"{glyphs.name}, transposed", images, glyphs.labels, glyphs.splits)
+
+
 def load_glyphs(name: str = "mnist") -> GlyphSet:
     """Load a glyph set: mnist, fashion, kmnist, emnist-letters, qmnist, or what a path names.
 
@@ -225,12 +238,15 @@ def _find_pngs(folder: Path) -> tuple[Path, ...]:
 
 def _downloaded(name: str) -> tuple[Path, ...]:
     """Return the files of a set that torchvision knows, from the cache folder or the network."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(home) / "moving-mnist"
+    cache = _cache()
     files = _DOWNLOADS[name].under(cache)
     if not all(path.is_file() for path in files):
         _download(name, cache)
     return _DOWNLOADS[name].under(cache)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moving-mnist"
 
 
 def _download(name: str, cache: Path) -> None:

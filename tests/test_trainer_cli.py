@@ -5,23 +5,28 @@ import os
 import re
 import subprocess
 import sys
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
 from trainer_data import assert_same, error_line, make_data, mmtrain, tiny_config, tiny_options
 
 from mmgen.config import GeneratorConfig
+from trainer import stopping
 from trainer.checkpoint import load_checkpoint
 from trainer.cli import main
 from trainer.config import PRESETS, DataConfig
 from trainer.log import read_jsonl
 from trainer.run_folder import Request, held_folder
+from trainer.scored import BASELINES, METRICS
 
 CONTRACT = {
     "fit": "DATA --run --preset --config --set --steps --device --resume --overwrite --init-from "
     "--reference --deterministic --max-time --dry-run --json",
-    "evaluate": "RUN DATA --split --sequences --device --json",
-    "rollout": "RUN DATA -o --out --split --index --device",
+    "evaluate": "RUN DATA --split --sequences --out-of-domain --device --json",
+    "score": "PREDICTIONS DATA --split --context -o --out --json",
+    "rollout": "RUN DATA -o --out --split --index --frames --device",
     "report": "RUN -o --out --device",
     "bench": "--preset --set --device --reference --json",
 }
@@ -269,7 +274,9 @@ def test_deterministic_runs_are_equal_bit_for_bit(root, tmp_path):
     assert_same(*map(load_checkpoint, paths))
 
 
-def test_max_time_ends_with_a_checkpoint_and_how_to_go_on(root, tmp_path):
+def test_max_time_ends_with_a_checkpoint_and_how_to_go_on(root, tmp_path, monkeypatch):
+    """By a clock on which each look takes 0.01 s: a busy machine may need 0.3 s for no step."""
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=count(0, 0.01).__next__))
     options = tiny_options("steps=100000", "log_every=1", "eval_every=100000")
     command = ("fit", root / "data", "--run", tmp_path / "run", *options, "--max-time", 0.3)
     done = mmtrain(*command, "--resume")
@@ -344,11 +351,12 @@ def test_evaluate_prints_the_documented_json(root):
     described = {"split", "sequences", "prediction", "reconstruction", "baselines", "entropy_floor"}
     assert described <= result.keys()
     assert (result["split"], result["sequences"]) == ("test", 5)
-    assert list(result["baselines"]) == ["black", "copy-last", "mean frame"]
+    assert list(result["baselines"]) == list(BASELINES)
     tables = [result["prediction"], result["reconstruction"], *result["baselines"].values()]
-    for table, length in zip(tables, (3, 4, 3, 3, 3), strict=True):
-        assert sorted(table) == ["ce", "mae", "mse", "per_frame"]
-        assert all(len(table["per_frame"][metric]) == length for metric in ("mse", "mae", "ce"))
+    for table, length in zip(tables, (3, 4, 3, 3, 3, 3, 3), strict=True):
+        assert list(table) == [*METRICS, "interval", "per_frame"]
+        assert all(len(table["per_frame"][metric]) == length for metric in METRICS)
+        assert all(table["interval"][metric] for metric in ("mse", "mae"))
     text = mmtrain(*command).stdout
     for name, table in (("prediction", tables[0]), ("copy-last", tables[3])):
         numbers = [re.escape(f"{table[metric]:.1f}") for metric in ("mse", "mae", "ce")]

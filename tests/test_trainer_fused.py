@@ -161,6 +161,21 @@ def test_a_kept_fold_does_not_outlive_its_weights():
                 q += noise
 
 
+def test_a_model_made_in_inference_mode_speaks_and_may_change():
+    """Its weights do not count their changes, so no fold of them is kept."""
+    context = torch.randint(0, 256, (2, 3, 5, 5), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        model = FusedAutoencoder(ModelConfig(hidden=4), (5, 5))
+        before = model.generate(context, 3)
+        model.predict_decoder.fc.weight.mul_(2)
+        after = model.generate(context, 3)
+    plain = VideoAutoencoder(ModelConfig(hidden=4), (5, 5))
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(after, plain.generate(context, 3))
+    assert not torch.equal(before, after)
+
+
 def test_weights_and_inputs_are_left_alone():
     """One sequence and one frame: the sizes at which an expanded tensor is the tensor itself."""
     for fields in FORMS:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from trainer.config import ModelConfig, TrainConfig
     from trainer.dataset import SequenceDataset
     from trainer.model import VideoAutoencoder
+    from trainer.scoring import score
     from trainer.stream import Batch, SequenceStream
 
 # Public names load on first use: importing torch takes a second that `mmtrain --help` must not pay.
@@ -21,6 +22,7 @@ _EXPORTS = {
     "VideoAutoencoder": "trainer.model",
     "build_model": "trainer.build",
     "load_model": "trainer.checkpoint",
+    "score": "trainer.scoring",
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "VideoAutoencoder",
     "build_model",
     "load_model",
+    "score",
 ]
 
 

@@ -58,7 +58,8 @@ class Redrawn:
                 are not here, or their rules are unknown to this version
         """
         if isinstance(source, LiveSource):
-            return cls(source.address, source.split, source.config, source.seed, None, num_context)
+            origin = source.config, source.seed, source.glyphs
+            return cls(source.address, source.split, *origin, num_context)
         if not isinstance(source, StoredSource):
             raise InputError(
                 f"{source.address}: there is no config to draw it from; name a data set"

@@ -1,76 +1,63 @@
-"""How good a model is on a split, always beside the predictors that know nothing.
+"""How good a predictor is on a split, beside those that know nothing and one that knows the rules.
 
-black      an empty frame
-copy-last  the last context frame, again and again
-mean frame the mean of the scored frames themselves: the best constant picture in hindsight, so
-           beating it is never luck of the draw
+black              an empty frame
+copy-last          the last context frame, again and again
+mean frame         the mean of the scored frames themselves: the best constant picture in hindsight,
+                   so beating it is never luck of the draw
+constant velocity  the true state at the end of the context, moved on in straight lines, no walls
+known dynamics     the sequence rendered again with nothing drawn after the context: without error
+                   where nothing is random after it
 
-Letters: N sequences, B of them at a time, T frames, D values a frame.
+Letters: N sequences, B of them at a time, T frames, P predicted, D values a frame.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer import losses
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import DataConfig, parse_config
+from trainer.baselines import Redrawn
+from trainer.config import DataConfig
 from trainer.errors import InputError
-from trainer.model import VideoAutoencoder, to_values
-from trainer.source import LIVE_SEQUENCES, Address, Source, absolute, open_source
+from trainer.hardness import hardness
+from trainer.model import Decoded, VideoAutoencoder, to_values
+from trainer.noise import Noise, StackNoise
+from trainer.scored import TEACHER_FORCED, Gatherer, Scored
+from trainer.source import LIVE_SEQUENCES, Source
 from trainer.stream import in_order
-from trainer.world import one_line_when_out_of_memory
 
 _BATCH = 64
-_METRICS = ("mse", "mae", "ce")
-_KNOW_NOTHING = ("black", "copy-last", "mean frame")
-EVALUATION_NAME = "evaluation.json"
 
 
-@one_line_when_out_of_memory()
-def evaluate_run(
-    run: Path, data: Address, split: str, num_sequences: int | None, device: str
-) -> dict[str, Any]:
-    """Score a run's newest checkpoint on a split and keep the result in the run's folder."""
-    path = latest_checkpoint(run)
-    checkpoint = load_checkpoint(path)
-    sequences = open_source(data, split)
-    model = restore_model(checkpoint, device)
-    config = parse_config(checkpoint["config"])
-    scores = evaluate(model, sequences, config.data, num_sequences)
-    result = scores | {"checkpoint": path.name, "data": absolute(data)}
-    write_atomic(run / EVALUATION_NAME, canonical_json(result))
-    return result
+class Said(NamedTuple):
+    """What a predictor says of some sequences, and what is so; (B, T, D), truth in [0, 1].
+
+    nats  its cross-entropy (B, T); None for that of the output, clipped
+    """
+
+    output: Tensor
+    target: Tensor
+    nats: Tensor | None = None
 
 
-def metric_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return the table of an evaluation: a row a predictor, best known limits last."""
-    named = {
-        "prediction": result["prediction"],
-        **{f"{name} (prediction)": scores for name, scores in result["baselines"].items()},
-        "reconstruction": result["reconstruction"],
-    }
-    rows = [
-        [name, *(_written(scores[metric]) for metric in _METRICS)]
-        for name, scores in named.items()
-        if scores is not None
-    ]
-    if result["prediction"] is not None:
-        rows.append(["entropy floor (prediction)", "0.0", "0.0", _written(result["entropy_floor"])])
-    return rows
+class Window(NamedTuple):
+    """Consecutive sequences, cut: which they are (B,), context (B, T, D) and future (B, P, D).
+
+    seen  the context as it was read, uint8 (B, T, H, W) or (B, T, H, W, 3)
+    """
+
+    indices: Tensor
+    seen: Tensor
+    context: Tensor
+    future: Tensor
 
 
-def _written(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.1f}"
+Predictor = Callable[[Window], dict[str, Said]]
 
 
-@torch.inference_mode()
 def evaluate(
     model: VideoAutoencoder,
     source: Source,
@@ -78,49 +65,74 @@ def evaluate(
     num_sequences: int | None = None,
     *,
     baselines: bool = True,
-) -> dict[str, Any]:
-    """Score reconstruction and prediction on the first sequences of a split.
+    facts: bool = False,
+) -> Scored:
+    """Score reconstruction and prediction of a model on the first sequences of a split.
 
-    num_sequences  how many; if None all, or 1000 of live data, which have no end
-    baselines      also score the predictors that know nothing (costs a second pass)
-    returns        the tables of `mmtrain evaluate --json`: mse and mae summed over a frame's
-                   pixels, ce in nats per frame, means over sequences and frames, each also per
-                   frame; numbers or None where infinite. A decoder that the model has not is None;
-                   without prediction there are no baselines, and entropy_floor is None
-    raises         InputError if sequences are shorter than what is shown and asked for
+    Decoders read their own output. Those that learn from true frames are also scored as they are
+    trained, `teacher-forced` and named so. Other parameters and errors as of `measure`.
     """
     check_fits(model, source, data)
-    predicts = model.config.predicts
-    count = _checked_count(source, num_sequences)
-    device = next(model.parameters()).device
-    mean_frame = _mean_frame(source, data, count, device) if baselines and predicts else None
-    tables: dict[str, _Table] = defaultdict(_Table)
     model.eval()
-    for context, future in _windows(source, data, count, device):
-        decoded = model(context, data.predict, num_reconstructed=data.num_reconstructed)
-        for name, output, target in (
-            ("reconstruction", decoded.reconstruction, context[:, -data.num_reconstructed :]),
-            ("prediction", decoded.prediction, future),
-        ):
-            if output is not None:
-                is_logit = model.config.output == "sigmoid"
-                nats = losses.output_cross_entropy(output, target, is_logit=is_logit)
-                tables[name].add(model.emit(output), nats, target)
-        if predicts:
-            tables["entropy_floor"].add_entropy(future)
-        if mean_frame is not None:
-            for name, output in _know_nothing(context, future, mean_frame).items():
-                probability = losses.clipped(output) if name == "copy-last" else output
-                tables[name].add(output, losses.cross_entropy(probability, future), future)
-    result: dict[str, Any] = {"split": source.split, "sequences": count}
-    for name in ("prediction", "reconstruction"):
-        result[name] = tables[name].summary() if name in tables else None
-    if baselines:
-        result["baselines"] = {
-            name: tables[name].summary() for name in _KNOW_NOTHING if name in tables
-        }
-    result["entropy_floor"] = tables["entropy_floor"].summary()["ce"] if predicts else None
-    return result
+    # Where nothing is predicted, frames after the context are nobody's business and may be missing.
+    steps = data.predict if model.config.predicts else 0
+    return measure(
+        _heads(model, data.num_reconstructed, steps),
+        source,
+        data.context,
+        steps,
+        num_sequences,
+        baselines=baselines and model.config.predicts,
+        facts=facts,
+        device=next(model.parameters()).device,
+    )
+
+
+@torch.inference_mode()
+def measure(
+    predictor: Predictor,
+    source: Source,
+    num_context: int,
+    steps: int,
+    num_sequences: int | None = None,
+    *,
+    baselines: bool = True,
+    facts: bool = False,
+    device: torch.device | str = "cpu",
+) -> Scored:
+    """Score whatever a predictor says of the first sequences of a split.
+
+    predictor      window -> name -> what it says
+    num_context    frames that are shown, before the `steps` that are asked for
+    num_sequences  how many; if None all, or 1000 of live data, which have no end
+    baselines      also score the predictors that need no training: costs a second pass
+    facts          also find what makes each sequence hard
+    device         where frames come to and scores are worked out
+    raises         InputError if there are not as many sequences
+    """
+    count = checked_count(source, num_sequences)
+    gatherer = Gatherer(source.sequence_shape[1:])
+    place = torch.device(device)
+    untrained = _untrained(source, num_context, steps, count, place) if baselines else None
+    known = []
+    for window in _windows(source, num_context, steps, count, place):
+        said = predictor(window) | (untrained(window) if untrained else {})
+        for name, (output, target, nats) in said.items():
+            gatherer.add(name, output, target, nats)
+        if steps:
+            gatherer.add_entropy(window.future)
+        if facts:
+            first, last = (num_context, num_context + steps) if steps else (0, num_context)
+            known.append(hardness(source, window.indices.tolist(), first, last))
+    names = known[0] if known else {}
+    return Scored(
+        source.address,
+        source.split,
+        np.arange(count),
+        num_context,
+        gatherer.frames(),
+        {name: np.concatenate([part[name] for part in known]) for name in names},
+    )
 
 
 def check_lengths(source: Source, data: DataConfig, *, predicts: bool = True) -> None:
@@ -144,7 +156,8 @@ def check_fits(model: VideoAutoencoder, source: Source, data: DataConfig) -> Non
         )
 
 
-def _checked_count(source: Source, num_sequences: int | None) -> int:
+def checked_count(source: Source, num_sequences: int | None) -> int:
+    """Return how many sequences are scored; InputError if there are not as many."""
     there = source.count
     if num_sequences is None:
         return LIVE_SEQUENCES if there is None else there
@@ -156,53 +169,90 @@ def _checked_count(source: Source, num_sequences: int | None) -> int:
 
 
 def _windows(
-    source: Source, data: DataConfig, count: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield context (B, context, D) and future (B, predict, D) of consecutive sequences."""
-    last = data.context + data.predict
+    source: Source, num_context: int, steps: int, count: int, device: torch.device
+) -> Iterator[Window]:
+    last = num_context + steps
     for batch in in_order(source, count, _BATCH):
-        values = to_values(batch.frames[:, :last].to(device))
-        yield values[:, : data.context], values[:, data.context :]
+        frames = batch.frames[:, :last].to(device)
+        values = to_values(frames)
+        context, future = values[:, :num_context], values[:, num_context:]
+        yield Window(batch.index, frames[:, :num_context], context, future)
 
 
-def _mean_frame(source: Source, data: DataConfig, count: int, device: torch.device) -> Tensor:
-    total: Tensor | float = 0.0
-    for _, future in _windows(source, data, count, device):
-        total = total + future.double().sum((0, 1))
-    assert isinstance(total, Tensor)
-    return (total / (count * data.predict)).float()
+def _heads(model: VideoAutoencoder, num_reconstructed: int, steps: int) -> Predictor:
+    """Return what scores a model's decoders, on their own output and, where they can, on truth."""
+    is_logit = model.config.output == "sigmoid"
 
-
-def _know_nothing(context: Tensor, future: Tensor, mean_frame: Tensor) -> dict[str, Tensor]:
-    """Return what the predictors that know nothing say, by the names of _KNOW_NOTHING."""
-    last = context[:, -1:].expand_as(future)
-    said = (torch.zeros_like(future), last, mean_frame.expand_as(future))
-    return dict(zip(_KNOW_NOTHING, said, strict=True))
-
-
-class _Table:
-    """Scores (N, T) of one predictor, gathered batch by batch."""
-
-    def __init__(self) -> None:
-        self.scores: dict[str, list[Tensor]] = defaultdict(list)
-
-    def add(self, output: Tensor, nats: Tensor, target: Tensor) -> None:
-        self.scores["mse"].append(losses.squared_error(output, target).cpu())
-        self.scores["mae"].append(losses.absolute_error(output, target).cpu())
-        self.scores["ce"].append(nats.cpu())
-
-    def add_entropy(self, target: Tensor) -> None:
-        self.scores["ce"].append(losses.entropy(target).cpu())
-
-    def summary(self) -> dict[str, Any]:
-        frames = {name: torch.cat(parts).double() for name, parts in self.scores.items()}
-        means: dict[str, Any] = {name: _number(values.mean()) for name, values in frames.items()}
-        means["per_frame"] = {
-            name: [_number(value) for value in values.mean(0)] for name, values in frames.items()
+    def said(decoded: Decoded, window: Window, how: str = "") -> dict[str, Said]:
+        pairs = (
+            ("prediction", decoded.prediction, window.future),
+            ("reconstruction", decoded.reconstruction, window.context[:, -num_reconstructed:]),
+        )
+        return {
+            how + name: Said(
+                model.emit(output),
+                target,
+                losses.output_cross_entropy(output, target, is_logit=is_logit),
+            )
+            for name, output, target in pairs
+            if output is not None
         }
-        return means
+
+    def heads(window: Window) -> dict[str, Said]:
+        context, future = window.context, window.future
+        asked = {"num_reconstructed": num_reconstructed}
+        found = said(model(context, steps, **asked), window)
+        if model.reads_truth:
+            shown = _all_shown(len(context), num_reconstructed, steps, context.device)
+            forced = model(context, steps, **asked, future=future, noise=shown)
+            found |= said(forced, window, TEACHER_FORCED)
+        return found
+
+    return heads
 
 
-def _number(value: Tensor) -> float | None:
-    number = value.item()
-    return number if math.isfinite(number) else None
+def _all_shown(batch: int, num_reconstructed: int, steps: int, device: torch.device) -> Noise:
+    """Return the noise under which a scheduled decoder reads nothing but true frames."""
+
+    def shown(frames: int) -> StackNoise:
+        return StackNoise(is_shown=torch.ones(frames, batch, 1, dtype=torch.bool, device=device))
+
+    return Noise(reconstruct=shown(num_reconstructed), predict=shown(steps))
+
+
+def _untrained(
+    source: Source, num_context: int, steps: int, count: int, device: torch.device
+) -> Predictor:
+    """Return what scores the predictors that need no training, those that know nothing first."""
+    mean_frame = _mean_frame(source, num_context, steps, count, device)
+    redrawn = Redrawn.of(source, num_context)
+
+    def untrained(window: Window) -> dict[str, Said]:
+        future = window.future
+        black, mean = torch.zeros_like(future), mean_frame.expand_as(future)
+        # These two are probabilities as they are: black is infinitely wrong.
+        said = {
+            "black": Said(black, future, losses.cross_entropy(black, future)),
+            "copy-last": Said(window.context[:, -1:].expand_as(future), future),
+            "mean frame": Said(mean, future, losses.cross_entropy(mean, future)),
+        }
+        if redrawn:
+            for name, draw in (
+                ("constant velocity", redrawn.constant_velocity),
+                ("known dynamics", redrawn.known_dynamics),
+            ):
+                frames = torch.from_numpy(draw(window.indices.numpy(), steps)).to(device)
+                said[name] = Said(to_values(frames), future)
+        return said
+
+    return untrained
+
+
+def _mean_frame(
+    source: Source, num_context: int, steps: int, count: int, device: torch.device
+) -> Tensor:
+    total: Tensor | float = 0.0
+    for window in _windows(source, num_context, steps, count, device):
+        total = total + window.future.double().sum((0, 1))
+    assert isinstance(total, Tensor)
+    return (total / (count * steps)).float()

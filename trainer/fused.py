@@ -161,7 +161,8 @@ class FusedAutoencoder(VideoAutoencoder):
         weight_in = decoder.lstm.layers()[0].weight_ih
         assert weight_in is not None
         parts = (weight_in, decoder.fc.weight, decoder.fc.bias)
-        if torch.is_grad_enabled():
+        # What was made in inference mode does not count its changes.
+        if torch.is_grad_enabled() or any(part.is_inference() for part in parts):
             return _folded(*parts, self.product_dtype)
         key = (self.product_dtype, *((part.data_ptr(), part._version) for part in parts))
         if self._kept_folds.get(decoder, (None,))[0] != key:

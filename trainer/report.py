@@ -15,10 +15,11 @@ from mmgen.shard.manifest import write_atomic
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import TrainConfig, parse_config
 from trainer.errors import InputError
-from trainer.evaluation import EVALUATION_NAME, metric_rows
+from trainer.evaluated import EVALUATION_NAME
 from trainer.log import read_jsonl
 from trainer.rollout import animation, roll_out_sequence
-from trainer.source import open_source
+from trainer.source import open_scored
+from trainer.tables import METRIC_COLUMNS, metric_rows
 
 _NUM_ROLLOUTS = 3
 
@@ -33,7 +34,7 @@ def write_report(run: Path, out: Path, device: str) -> None:
     evaluation = _read_evaluation(run / EVALUATION_NAME)
     rollouts: list[str] = []
     if evaluation:
-        sequences = open_source(evaluation["data"], evaluation["split"])
+        sequences = open_scored(evaluation["data"], evaluation["split"])
         model = restore_model(checkpoint, device)
         frames = config.data.context, config.data.predict
         rollouts = [
@@ -49,6 +50,7 @@ def write_report(run: Path, out: Path, device: str) -> None:
         parameters=sum(tensor.numel() for tensor in checkpoint["model"].values()),
         loss_curve=_as_data_url(_loss_curve(lines, config, checkpoint["frame_shape"]), "png"),
         evaluation=evaluation,
+        columns=[heading for _, heading, _ in METRIC_COLUMNS],
         rows=metric_rows(evaluation) if evaluation else [],
         horizon_curve=_as_data_url(_horizon_curve(evaluation), "png") if evaluation else "",
         rollouts=rollouts,
@@ -103,7 +105,8 @@ def _loss_curve(lines: list[dict[str, Any]], config: TrainConfig, frame_shape: l
 def _along_horizon(evaluation: dict[str, Any]) -> dict[str, Any]:
     """Return the scores whose curves over the frames are drawn, by name."""
     model = evaluation["prediction"] or evaluation["reconstruction"]
-    return {"model": model, **(evaluation.get("baselines") or {})}
+    others = evaluation.get("baselines") or {}
+    return {"model": model, **{name: table for name, table in others.items() if table}}
 
 
 def _horizon_curve(evaluation: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ Letters: T frames in all, of which the context comes first; H x W canvas.
 """
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmgen.shard.manifest import write_atomic
 from mmgen.shard.reader import Split
+from trainer.baselines import Redrawn
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.model import VideoAutoencoder
-from trainer.source import Address, Source, open_source
+from trainer.source import Address, Source, open_scored
 
 _PANEL_PX = 192  # the longer side of a small canvas is enlarged to about this
 _TITLE_PX = 110
@@ -50,17 +52,52 @@ class Rollout:
         return seen
 
 
-def roll_out(run: Path, data: Address, split: str, index: int, device: str = "auto") -> Rollout:
-    """Run the newest checkpoint of a run on one sequence of a data set."""
+def roll_out(
+    run: Path,
+    data: Address,
+    split: str,
+    index: int,
+    device: str = "auto",
+    num_predicted: int | None = None,
+) -> Rollout:
+    """Run the newest checkpoint of a run on one sequence of a data set.
+
+    num_predicted  frames to predict, as many as one likes: the truth is the same sequence, drawn
+                   again to that length; if None as many as the model was trained for
+    raises         InputError for an index out of range, data that do not fit, or frames asked for
+                   that nobody can know, because the data were imported
+    """
     checkpoint = load_checkpoint(latest_checkpoint(run))
-    sequences = open_source(data, split)
+    sequences = open_scored(data, split)
     if index < 0 or (sequences.count is not None and index >= sequences.count):
         count = "endless" if sequences.count is None else sequences.count
         raise InputError(f"index: {index} is out of range, {split} has {count} sequences")
     model = restore_model(checkpoint, device)
     config = parse_config(checkpoint["config"]).data
     check_fits(model, sequences, config)
-    return roll_out_sequence(model, sequences, index, config.context, config.predict)
+    if num_predicted is None:
+        return roll_out_sequence(model, sequences, index, config.context, config.predict)
+    if not model.config.predicts:
+        raise InputError("frames: the model has no prediction decoder, it only reconstructs")
+    truth = _long_truth(sequences, index, config.context, num_predicted)
+    return roll_out_truth(model, truth, config.context)
+
+
+def _long_truth(
+    sequences: Source, index: int, num_context: int, num_predicted: int
+) -> NDArray[np.uint8]:
+    """Return uint8 (T, H, W) of a sequence, drawn again where it is stored with fewer frames."""
+    num_frames = num_context + num_predicted
+    if sequences.shortest >= num_frames:
+        return _read(sequences, index)[:num_frames]
+    try:
+        redrawn = Redrawn.require(sequences, num_context)
+    except InputError as error:
+        raise InputError(
+            f"frames: {num_predicted} after {num_context} of context were asked for, sequences "
+            f"have {sequences.shortest} and cannot be drawn again ({error}); lower it"
+        ) from error
+    return redrawn.longer(np.array([index]), num_frames)[0]
 
 
 def roll_out_sequence(
@@ -71,22 +108,33 @@ def roll_out_sequence(
     num_predicted: int,
 ) -> Rollout:
     """Reconstruct the context of a sequence and predict what follows, as far as the model can."""
-    frames = np.empty((1, *sequences.sequence_shape), np.uint8)
-    sequences.read(np.array([index]), frames)
-    truth = np.zeros((num_context + num_predicted, *frames.shape[2:]), np.uint8)
-    truth[: frames.shape[1]] = frames[0, : len(truth)]  # a short sequence is black after its end
+    stored = _read(sequences, index)
+    truth = np.zeros((num_context + num_predicted, *stored.shape[1:]), np.uint8)
+    truth[: len(stored)] = stored[: len(truth)]  # a short sequence is black after its end
+    return roll_out_truth(model, truth, num_context)
+
+
+def roll_out_truth(model: VideoAutoencoder, truth: NDArray[np.uint8], num_context: int) -> Rollout:
+    """Show a model the first frames of uint8 (T, H, W), and let it say all of them."""
     context = torch.from_numpy(truth[None, :num_context].copy())
     reconstruction, prediction = np.zeros_like(truth), np.zeros_like(truth)
     if model.config.reconstructs:
-        reconstruction[:num_context] = _to_bytes(model.reconstruct(context))
+        reconstruction[:num_context] = to_bytes(model.reconstruct(context)[0])
     if model.config.predicts:
-        prediction[num_context:] = _to_bytes(model.generate(context, num_predicted))
+        steps = len(truth) - num_context
+        prediction[num_context:] = to_bytes(model.generate(context, steps)[0])
     return Rollout(truth, reconstruction, prediction, num_context)
 
 
-def _to_bytes(frames: torch.Tensor) -> NDArray[np.uint8]:
-    """Turn (1, T, H, W) into uint8 (T, H, W), clipped to what a picture can show."""
-    scaled = frames[0].float().clamp(0, 1).mul(255).round()
+def _read(sequences: Split | Source, index: int) -> NDArray[np.uint8]:
+    frames = np.empty((1, *sequences.sequence_shape), np.uint8)
+    sequences.read(np.array([index]), frames)
+    return frames[0]
+
+
+def to_bytes(frames: torch.Tensor) -> NDArray[np.uint8]:
+    """Turn float (T, H, W) on the scale 0..1 into uint8, clipped to what a picture can show."""
+    scaled = frames.float().clamp(0, 1).mul(255).round()
     return scaled.to(torch.uint8).cpu().numpy()
 
 
@@ -145,6 +193,17 @@ def _instant(panels: dict[str, NDArray[np.uint8]], t: int, num_context: int) -> 
 
 def strip(rollout: Rollout) -> bytes:
     """Draw a PNG of two rows: the truth, and below it reconstruction, then prediction."""
+    return _as_png(_strip(rollout))
+
+
+def strips(rollouts: Iterable[Rollout]) -> bytes:
+    """Draw the strips of several sequences below each other, as one PNG."""
+    pictures = [_strip(rollout) for rollout in rollouts]
+    space = np.full_like(pictures[0][:_GAP_PX], 255)
+    return _as_png(np.concatenate([part for picture in pictures for part in (picture, space)][:-1]))
+
+
+def _strip(rollout: Rollout) -> NDArray[np.uint8]:
     model_says = rollout.reconstruction.copy()
     model_says[rollout.num_context :] = rollout.prediction[rollout.num_context :]
     height, width = rollout.truth.shape[1:3]
@@ -158,6 +217,10 @@ def strip(rollout: Rollout) -> bytes:
             left = t * (width + gap) + (6 if t >= rollout.num_context else 0)
             canvas[top : top + height, left : left + width] = frame
     canvas[:, split_px : split_px + 6] = 200  # the model saw what is left of this line
+    return canvas[:-gap]
+
+
+def _as_png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(canvas[: -gap or None]).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

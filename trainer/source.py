@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from mmgen.shard.checks import OtherHash
 from mmgen.shard.manifest import Manifest, canonical_json
 from mmgen.shard.reader import Split, open_dataset
 from trainer.errors import InputError
+
+if TYPE_CHECKING:
+    from mmgen.glyphs import GlyphSet
 
 Address = str | os.PathLike[str]
 Truth = dict[str, NDArray[Any]]
@@ -177,10 +180,18 @@ class LiveSource:
 
     count = None
 
-    def __init__(self, address: str, split: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        split: str,
+        config: GeneratorConfig,
+        seed: int,
+        glyphs: "GlyphSet | None" = None,
+    ) -> None:
         self.address = address
         self.split = split
-        self.config, self.seed = parse_live(address)
+        self.config, self.seed = config, seed
+        self.glyphs = glyphs  # in place of those that the config names
         self._render(0, None)  # refuses what cannot be rendered before any work
 
     @property
@@ -228,10 +239,79 @@ class LiveSource:
 
         try:
             return render(
-                self.config, indices, split=self.split, seed=self.seed, out=out, truth=truth
+                self.config,
+                indices,
+                split=self.split,
+                seed=self.seed,
+                glyphs=self.glyphs,
+                out=out,
+                truth=truth,
             )
         except errors.InputError as error:
             raise InputError(f"{self.address}: {error}") from error
+
+
+class FileSource:
+    """The frames of an npy file, such as the published mnist_test_seq.npy; no more is known."""
+
+    split = "test"
+
+    def __init__(self, address: str) -> None:
+        from mmgen.imports import open_source as open_file
+
+        self.address = address
+        self._file = open_file(Path(address))
+        frames = np.memmap(
+            address, np.uint8, "r", self._file.offset, _as_stored(self._file.shape, self._file.axes)
+        )
+        self._frames = frames if self._file.axes == "NTHW" else frames.swapaxes(0, 1)
+
+    @property
+    def count(self) -> int:
+        """How many sequences there are."""
+        return self._file.shape[0]
+
+    @property
+    def sequence_shape(self) -> tuple[int, ...]:
+        """Shape of each sequence."""
+        return self._file.shape[1:]
+
+    @property
+    def shortest(self) -> int:
+        """All are as long."""
+        return self._file.shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the very bytes."""
+        return self._file.sha256
+
+    @property
+    def is_published(self) -> bool:
+        """Whether this is the test set that published results are on."""
+        return self._file.is_published
+
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Copy into `out`."""
+        out[:] = self._frames[indices]
+        return np.full(len(out), self.shortest, np.int32)
+
+    def truth(self, indices: Iterable[int]) -> list[Truth]:
+        """Return that nothing is known but the place."""
+        length = np.int32(self.shortest)
+        return [
+            {"num_frames": np.asarray(length), "index": np.asarray(i, np.int64)} for i in indices
+        ]
+
+
+def _as_stored(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Return the shape in the file of (N, T, ...)."""
+    return shape if axes == "NTHW" else (shape[1], shape[0], *shape[2:])
+
+
+def is_file(address: Address) -> bool:
+    """Tell an npy file on this machine from a data set."""
+    return str(address).endswith(".npy") and Path(address).is_file()
 
 
 def is_live(address: Address) -> bool:
@@ -266,15 +346,29 @@ def open_source(address: Address, split: str, cache: ShardCache | None = None) -
     """Open a split of DATA, remote shards through a cache; InputError if it is none or lacks it."""
     _check_named(address)
     if is_live(address):
-        return LiveSource(str(address), split)
+        return LiveSource(str(address), split, *parse_live(str(address)))
+    if is_file(address):
+        raise InputError(
+            f"{address}: is a file of frames, which can be scored on; to train, make a data set of "
+            "it with `mmgen import`"
+        )
     return StoredSource(str(address), open_dataset(address, cache)[split])
+
+
+def open_scored(address: Address, split: str) -> Source:
+    """Open what a model is scored on: a split of DATA, or an npy file, which is a split test."""
+    if not is_file(address):
+        return open_source(address, split)
+    if split != "test":
+        raise InputError(f"{address}: is a file of frames, it has no split {split!r}, only test")
+    return FileSource(str(address))
 
 
 def find_source(address: Address, split: str) -> Source | None:
     """Open a split of DATA, None if the data set has no such split."""
     _check_named(address)
     if is_live(address):
-        return LiveSource(str(address), split)
+        return LiveSource(str(address), split, *parse_live(str(address)))
     dataset = open_dataset(address)
     return StoredSource(str(address), dataset[split]) if split in dataset.splits else None
 

@@ -13,6 +13,7 @@ from trainer.cli.evaluate import evaluate
 from trainer.cli.fit import fit
 from trainer.cli.report import report
 from trainer.cli.rollout import rollout
+from trainer.cli.score import score
 from trainer.errors import InputError, Stopped, TrainerError
 
 
@@ -57,5 +58,5 @@ def main(traceback: bool) -> None:
     """Train a video autoencoder on Moving MNIST shards, and measure what it learned."""
 
 
-for command in (fit, evaluate, rollout, report, bench):
+for command in (fit, evaluate, score, rollout, report, bench):
     main.add_command(command)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from trainer.cli.options import print_evaluation
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -15,30 +17,35 @@ import click
     type=click.IntRange(min=1),
     help="The first ones.  [default: all, or 1000 of live data]",
 )
+@click.option(
+    "--out-of-domain",
+    is_flag=True,
+    help="Also on other numbers of digits, other speeds, transposed digits and Fashion.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
-    run: Path, data: str, split: str, sequences: int | None, device: str, as_json: bool
+    run: Path,
+    data: str,
+    split: str,
+    sequences: int | None,
+    out_of_domain: bool,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Score the newest checkpoint of RUN on DATA, beside predictors that know nothing.
+    """Score the newest checkpoint of RUN on DATA, beside predictors that need no training.
 
     MSE and MAE are summed over a frame's pixels, CE is nats per frame. The result also goes into
-    the run's folder, for `mmtrain report`.
+    the run's folder: evaluation.json, and in evaluation/ what every sequence and frame scored, as
+    CSV, and the worst sequences as a picture. DATA may be an npy file of frames, such as the
+    published mnist_test_seq.npy.
 
     Example: mmtrain evaluate runs/easy data/easy
     """
-    from trainer.evaluation import evaluate_run, metric_rows
+    from trainer.evaluated import evaluate_run
 
-    result = evaluate_run(run, data, split, sequences, device)
+    result = evaluate_run(run, data, split, sequences, device, elsewhere=out_of_domain)
     if as_json:
         click.echo(json.dumps(result))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{split} of {data}, {result['sequences']} sequences, per frame")
-    for column in ("", "MSE", "MAE", "CE (nats)"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in metric_rows(result):
-        table.add_row(*row)
-    Console().print(table)
+    else:
+        print_evaluation(result, data)

@@ -1,0 +1,76 @@
+"""Metrics of frames as pictures: PSNR, and SSIM in the two conventions that papers mix up.
+
+Letters: B sequences, T frames, D values a frame. Frames are float (B, T, D), truth in [0, 1];
+outputs are clipped to [0, 1] first, as both OpenSTL and the PredRNN papers do.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+SSIM_WINDOW = 7
+_K1, _K2 = 0.01, 0.03
+_CHUNK_PX = 1 << 18  # of frames that are worked on at a time: their maps stay in the cache
+
+
+def psnr(output: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each frame in dB, (B, T); infinite where nothing is wrong."""
+    error = (output.clamp(0, 1) - target).square().mean(-1)
+    return -10 * error.log10()
+
+
+def ssim(output: Tensor, target: Tensor, frame_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Structural similarity of each frame, for data ranges of 1 and of 2: two of float64 (B, T).
+
+    What scikit-image computes by default: a uniform window of 7 x 7, sample covariances, the mean
+    over all places of the window that lie in the frame, and over colours. OpenSTL's published
+    values are those of range 2, because its scikit-image took that for floats; the others take 1.
+
+    frame_shape  (H, W) or (H, W, 3)
+    returns      NaN for frames smaller than the window
+    """
+    height, width, *_ = frame_shape
+    if min(height, width) < SSIM_WINDOW:
+        nothing = torch.full(output.shape[:2], math.nan, dtype=torch.float64)
+        return nothing, nothing
+    planes = [_as_planes(frames, frame_shape) for frames in (output.clamp(0, 1), target)]
+    sums = [_window_sums(side, output.device) for side in (height, width)]
+    at_once = max(1, _CHUNK_PX // (height * width))
+    parts = [
+        _ssim_of_planes(one.double(), other.double(), *sums)
+        for one, other in zip(*(torch.split(side, at_once) for side in planes), strict=True)
+    ]
+    in_colour = torch.cat(parts).reshape(*output.shape[:2], -1, 2).mean(2)  # (B, T, 2)
+    return in_colour[..., 0], in_colour[..., 1]
+
+
+def _as_planes(frames: Tensor, frame_shape: tuple[int, ...]) -> Tensor:
+    """Return (B * T * colours, H, W); colours come last in a frame's values."""
+    height, width, *colours = frame_shape
+    apart = frames.reshape(-1, height, width, *(colours or [1]))
+    return apart.movedim(-1, 1).reshape(-1, height, width)
+
+
+def _window_sums(side: int, device: torch.device) -> Tensor:
+    """Return the matrix (side, places) that adds up each window of a line."""
+    places = torch.arange(side - SSIM_WINDOW + 1, device=device)
+    offset = torch.arange(side, device=device)[:, None] - places
+    return ((offset >= 0) & (offset < SSIM_WINDOW)).double()
+
+
+def _ssim_of_planes(one: Tensor, other: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the two values of each pair of planes (N, H, W), as (N, 2)."""
+    num = SSIM_WINDOW**2
+    maps = torch.stack([one, other, one.square() + other.square(), one * other])
+    means = rows.T @ (maps @ columns) / num  # (4, N, places down, places across)
+    product, squares = means[0] * means[1], means[0].square() + means[1].square()
+    covariance, variances = means[3] - product, means[2] - squares
+    to_sample = num / (num - 1)
+    values = []
+    for data_range in (1, 2):
+        c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
+        above = (2 * product + c1) * (2 * to_sample * covariance + c2)
+        below = (squares + c1) * (to_sample * variances + c2)
+        values.append((above / below).mean((1, 2)))
+    return torch.stack(values, 1)

@@ -1,0 +1,80 @@
+"""An evaluation as the rows of a table, for a terminal or a page."""
+
+from collections.abc import Iterator
+from typing import Any
+
+# Key, heading, digits behind the point.
+METRIC_COLUMNS = (
+    ("mse", "MSE", 1),
+    ("mae", "MAE", 1),
+    ("psnr", "PSNR (dB)", 2),
+    ("ssim", "SSIM", 3),
+    ("ssim_openstl", "SSIM (OpenSTL)", 3),
+    ("ce", "CE (nats)", 1),
+)
+EXPLAINED = (
+    "Means over sequences and frames. MSE and MAE are summed over a frame's pixels before "
+    "clipping; PSNR and SSIM are of clipped frames, SSIM with a data range of 1 and, as in "
+    "OpenSTL's tables, of 2; CE clips what is no probability to [0.001, 0.999]."
+)
+
+
+def metric_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return a row a predictor, first what was trained: its name, then METRIC_COLUMNS."""
+    return [[name, *_cells(table)] for name, table in named_tables(result)] + _floor(result)
+
+
+def named_tables(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield each predictor of an evaluation by the name that people read; None is not known."""
+    forced = result.get("teacher_forced") or {}
+    for head in ("prediction", "reconstruction"):
+        if result[head] is not None:
+            yield head, result[head]
+        if forced.get(head) is not None:
+            yield f"{head}, teacher-forced", forced[head]
+    for name, table in result["baselines"].items():
+        yield f"{name} (prediction)", table
+
+
+def skill_line(result: dict[str, Any]) -> str | None:
+    """Say what share of the way from the mean frame to the known dynamics a model has gone."""
+    if result["skill"] is None:
+        return None
+    bounds = result["skill_interval"]
+    within = f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else ""
+    return f"skill {result['skill']:.3f}{within}: 0 is the mean frame, 1 the known dynamics"
+
+
+def elsewhere_rows(elsewhere: dict[str, Any]) -> list[list[str]]:
+    """Return a row a kind of sequences: its name, the MSE of the model and two baselines, skill."""
+    rows = []
+    for name, result in elsewhere.items():
+        if result is None or result["prediction"] is None:
+            rows.append([name, *["n/a"] * 4])
+            continue
+        known = [result["baselines"][other] for other in ("mean frame", "known dynamics")]
+        errors = [table and table["mse"] for table in (result["prediction"], *known)]
+        cells = ["n/a" if error is None else f"{error:.1f}" for error in errors]
+        skill = result["skill"]
+        rows.append([name, *cells, "n/a" if skill is None else f"{skill:.3f}"])
+    return rows
+
+
+def _floor(result: dict[str, Any]) -> list[list[str]]:
+    if result["entropy_floor"] is None:
+        return []
+    known = {"mse": "0.0", "mae": "0.0", "ce": f"{result['entropy_floor']:.1f}"}
+    cells = [known.get(key, "") for key, _, _ in METRIC_COLUMNS]
+    return [["entropy floor (prediction)", *cells]]
+
+
+def _cells(table: dict[str, Any] | None) -> list[str]:
+    if table is None:
+        return ["n/a"] * len(METRIC_COLUMNS)
+    return [_written(key, table[key], digits) for key, _, digits in METRIC_COLUMNS]
+
+
+def _written(key: str, value: float | None, digits: int) -> str:
+    if value is None:  # a similarity is undefined for tiny frames, an error is infinite
+        return "n/a" if key.startswith("ssim") else "infinite"
+    return f"{value:.{digits}f}"
