@@ -36,8 +36,8 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def listed_files() -> set[str]:
-    """Read the tree of the README: two spaces a level, a folder ends in a slash."""
-    (tree,) = blocks_of(README, "text")
+    """Read the tree of docs/: two spaces a level, a folder ends in a slash."""
+    (tree,) = blocks_of(ROOT / "docs" / "tree.md", "text")
     folders: list[str] = []
     found = set()
     for line in tree.splitlines():

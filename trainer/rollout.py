@@ -97,7 +97,8 @@ def _long_truth(
             f"frames: {num_predicted} after {num_context} of context were asked for, sequences "
             f"have {sequences.shortest} and cannot be drawn again ({error}); lower it"
         ) from error
-    return redrawn.longer(np.array([index]), num_frames)[0]
+    longer: NDArray[np.uint8] = redrawn.longer(np.array([index]), num_frames)[0]
+    return longer
 
 
 def roll_out_sequence(
@@ -129,7 +130,8 @@ def roll_out_truth(model: VideoAutoencoder, truth: NDArray[np.uint8], num_contex
 def _read(sequences: Split | Source, index: int) -> NDArray[np.uint8]:
     frames = np.empty((1, *sequences.sequence_shape), np.uint8)
     sequences.read(np.array([index]), frames)
-    return frames[0]
+    sequence: NDArray[np.uint8] = frames[0]
+    return sequence
 
 
 def to_bytes(frames: torch.Tensor) -> NDArray[np.uint8]:
