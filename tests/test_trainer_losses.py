@@ -49,9 +49,13 @@ def test_what_a_read_out_gives_is_clipped_unless_it_is_a_logit():
     assert found.item() == 400
 
 
-def test_clipped_only_moves_what_is_outside():
-    clipped = losses.clipped(torch.tensor([-1.0, 0.0, 0.0005, 0.4, 0.9999, 2.0]))
-    np.testing.assert_allclose(clipped, [1e-3, 1e-3, 1e-3, 0.4, 1 - 1e-3, 1 - 1e-3])
+def test_only_what_is_outside_is_clipped():
+    output = torch.tensor([-1.0, 0.0, 0.0005, 0.4, 0.9999, 2.0])[:, None]
+    within = np.array([1e-3, 1e-3, 1e-3, 0.4, 1 - 1e-3, 1 - 1e-3])
+    for target, p in ((torch.ones_like(output), within), (torch.zeros_like(output), 1 - within)):
+        np.testing.assert_allclose(
+            losses.clipped_cross_entropy(output, target), -np.log(p), rtol=1e-4
+        )
 
 
 def test_entropy_is_the_least_cross_entropy():

@@ -192,7 +192,7 @@ def _heads(model: VideoAutoencoder, num_reconstructed: int, steps: int) -> Predi
             how + name: Said(
                 model.emit(output),
                 target,
-                losses.output_cross_entropy(output, target, is_logit=is_logit),
+                losses.output_cross_entropy(output, target, is_logit=True) if is_logit else None,
             )
             for name, output, target in pairs
             if output is not None

@@ -40,12 +40,14 @@ def output_cross_entropy(output: Tensor, target: Tensor, *, is_logit: bool) -> T
     """
     if is_logit:
         return F.binary_cross_entropy_with_logits(output, target, reduction="none").sum(-1)
-    return cross_entropy(clipped(output), target)
+    return clipped_cross_entropy(output, target)
 
 
-def clipped(output: Tensor) -> Tensor:
-    """Bring outputs that are no probabilities within [CLIP, 1 - CLIP]."""
-    return output.clamp(CLIP, 1 - CLIP)
+def clipped_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of what is no probability, brought within [CLIP, 1 - CLIP]."""
+    probability = output.clamp(CLIP, 1 - CLIP)  # where both logarithms are finite
+    surprise = (1 - probability).log()
+    return -(target * (probability.log() - surprise) + surprise).sum(-1)
 
 
 def entropy(target: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ import torch
 import mmgen
 from trainer.build import build_model
 from trainer.config import load_config
-from trainer.metrics import ssim
 from trainer.model import to_values
 from trainer.scored import Gatherer
 from trainer.world import pick_precision, product_dtype
@@ -58,15 +57,9 @@ def candidates(num_sequences: int) -> dict[str, Callable[[], object]]:
             gatherer.add("reconstruction", decoded.reconstruction, part[:, :10])
             gatherer.add("prediction", decoded.prediction, part[:, 10:])
 
-    def similarity() -> None:
-        for part, decoded in zip(parts, said, strict=True):
-            ssim(decoded.reconstruction, part[:, :10], FRAME)
-            ssim(decoded.prediction, part[:, 10:], FRAME)
-
     return {
         f"forward pass, products in {precision}": forward,
         "all six metrics of both decoders": metrics,
-        "SSIM of both, two data ranges": similarity,
     }
 
 
