@@ -53,7 +53,7 @@ def test_ssim_equals_scikit_image_in_both_conventions(truth, name):
             ]
             for pair in zip(output, truth, strict=True)
         ]
-        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-9)
 
 
 def test_ssim_of_colour_is_the_mean_of_its_channels(truth):
@@ -67,7 +67,7 @@ def test_ssim_of_colour_is_the_mean_of_its_channels(truth):
             data_range=data_range,
             channel_axis=-1,
         )
-        assert values[2, 1].item() == pytest.approx(expected, abs=1e-6)
+        assert values[2, 1].item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_frames_smaller_than_the_window_have_no_ssim():

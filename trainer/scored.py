@@ -21,7 +21,7 @@ from trainer.metrics import psnr, ssim
 METRICS = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")
 BASELINES = ("black", "copy-last", "mean frame", "constant velocity", "known dynamics")
 TEACHER_FORCED = "teacher-forced "  # and what is decoded
-_CHUNK_VALUES = 1 << 16
+_CHUNK_VALUES = 1 << 17
 _HEADS = ("prediction", "reconstruction")
 
 Frames = dict[str, dict[str, NDArray[np.float64]]]
