@@ -48,6 +48,16 @@ def test_a_model_that_cheats_has_skill_1(data, frames):
     assert found["reconstruction"] is None
 
 
+def test_baselines_may_be_asked_for_by_name(data, frames):
+    whole = trainer.score(truth_of(frames), data, **CUT).as_json()
+    names = ("mean frame", "known dynamics")
+    found = trainer.score(truth_of(frames), data, **CUT, baselines=names).as_json()
+    for name, table in whole["baselines"].items():
+        assert found["baselines"].pop(name) == (table if name in names else None)
+    for name in whole.keys() - {"baselines"}:
+        assert found[name] == whole[name]
+
+
 def test_the_mean_frame_has_skill_0(data, frames):
     mean = torch.from_numpy(frames[:, CONTEXT : CONTEXT + PREDICT] / 255).mean((0, 1))
 

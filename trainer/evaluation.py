@@ -11,11 +11,13 @@ known dynamics     the sequence rendered again with nothing drawn after the cont
 Letters: N sequences, B of them at a time, T frames, P predicted, D values a frame.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer import losses
@@ -25,7 +27,7 @@ from trainer.errors import InputError
 from trainer.hardness import hardness
 from trainer.model import Decoded, VideoAutoencoder, to_values
 from trainer.noise import Noise, StackNoise
-from trainer.scored import TEACHER_FORCED, Gatherer, Scored
+from trainer.scored import BASELINES, TEACHER_FORCED, Gatherer, Scored
 from trainer.source import LIVE_SEQUENCES, Source
 from trainer.stream import in_order
 
@@ -96,7 +98,7 @@ def measure(
     steps: int,
     num_sequences: int | None = None,
     *,
-    baselines: bool = True,
+    baselines: bool | Collection[str] = True,
     facts: bool = False,
     device: torch.device | str = "cpu",
 ) -> Scored:
@@ -105,7 +107,8 @@ def measure(
     predictor      window -> name -> what it says
     num_context    frames that are shown, before the `steps` that are asked for
     num_sequences  how many; if None all, or 1000 of live data, which have no end
-    baselines      also score the predictors that need no training: costs a second pass
+    baselines      also score the predictors that need no training, or those of these names: costs a
+                   second pass
     facts          also find what makes each sequence hard
     device         where frames come to and scores are worked out
     raises         InputError if there are not as many sequences
@@ -113,7 +116,8 @@ def measure(
     count = checked_count(source, num_sequences)
     gatherer = Gatherer(source.sequence_shape[1:])
     place = torch.device(device)
-    untrained = _untrained(source, num_context, steps, count, place) if baselines else None
+    wanted = BASELINES if baselines is True else baselines or ()
+    untrained = _untrained(source, num_context, steps, count, place, wanted) if wanted else None
     known = []
     for window in _windows(source, num_context, steps, count, place):
         said = predictor(window) | (untrained(window) if untrained else {})
@@ -221,29 +225,38 @@ def _all_shown(batch: int, num_reconstructed: int, steps: int, device: torch.dev
 
 
 def _untrained(
-    source: Source, num_context: int, steps: int, count: int, device: torch.device
+    source: Source,
+    num_context: int,
+    steps: int,
+    count: int,
+    device: torch.device,
+    wanted: Collection[str],
 ) -> Predictor:
     """Return what scores the predictors that need no training, those that know nothing first."""
     mean_frame = _mean_frame(source, num_context, steps, count, device)
     redrawn = Redrawn.of(source, num_context)
 
+    def redraw(draw: Callable[[NDArray[np.int64], int], NDArray[np.uint8]], window: Window) -> Said:
+        frames = torch.from_numpy(draw(window.indices.numpy(), steps)).to(device)
+        return Said(to_values(frames), window.future)
+
+    def as_it_is(output: Tensor, future: Tensor) -> Said:
+        """Score what is a probability already: black is infinitely wrong."""
+        return Said(output, future, losses.cross_entropy(output, future))
+
+    known: dict[str, Callable[[Window], Said]] = {
+        "black": lambda window: as_it_is(torch.zeros_like(window.future), window.future),
+        "copy-last": lambda window: Said(
+            window.context[:, -1:].expand_as(window.future), window.future
+        ),
+        "mean frame": lambda window: as_it_is(mean_frame.expand_as(window.future), window.future),
+    }
+    if redrawn:
+        known["constant velocity"] = partial(redraw, redrawn.constant_velocity)
+        known["known dynamics"] = partial(redraw, redrawn.known_dynamics)
+
     def untrained(window: Window) -> dict[str, Said]:
-        future = window.future
-        black, mean = torch.zeros_like(future), mean_frame.expand_as(future)
-        # These two are probabilities as they are: black is infinitely wrong.
-        said = {
-            "black": Said(black, future, losses.cross_entropy(black, future)),
-            "copy-last": Said(window.context[:, -1:].expand_as(future), future),
-            "mean frame": Said(mean, future, losses.cross_entropy(mean, future)),
-        }
-        if redrawn:
-            for name, draw in (
-                ("constant velocity", redrawn.constant_velocity),
-                ("known dynamics", redrawn.known_dynamics),
-            ):
-                frames = torch.from_numpy(draw(window.indices.numpy(), steps)).to(device)
-                said[name] = Said(to_values(frames), future)
-        return said
+        return {name: say(window) for name, say in known.items() if name in wanted}
 
     return untrained
 

@@ -4,7 +4,7 @@ Letters: B sequences, N of them, T frames, P predicted, H x W canvas.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def score(
     num_sequences: int | None = None,
     context: int = 10,
     steps: int = 10,
-    baselines: bool = True,
+    baselines: bool | Collection[str] = True,
     facts: bool = False,
 ) -> Scored:
     """Score any model on a split, beside the predictors that need no training.
@@ -41,7 +41,8 @@ def score(
     data       a DATA address: a folder, live:PRESET, an npy file of frames, s3://...
     num_sequences  how many; if None all, or 1000 of live data
     context    frames that `predict` sees       steps  frames that it is asked for
-    baselines  also score those predictors; without, there is no skill
+    baselines  also score those predictors, or some of them by name; skill needs "mean frame" and
+               "known dynamics"
     facts      also find overlap, bounces and speed of each sequence
     raises     InputError for data that cannot be opened or are too short; ValueError where
                `predict` returns another shape, or what is no number
