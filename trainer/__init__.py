@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from trainer.checkpoint import load_model
     from trainer.config import ModelConfig, TrainConfig
     from trainer.dataset import SequenceDataset
+    from trainer.difficulty_curves import difficulty
     from trainer.model import VideoAutoencoder
     from trainer.scoring import score
     from trainer.stream import Batch, SequenceStream
@@ -21,6 +22,7 @@ _EXPORTS = {
     "TrainConfig": "trainer.config",
     "VideoAutoencoder": "trainer.model",
     "build_model": "trainer.build",
+    "difficulty": "trainer.difficulty_curves",
     "load_model": "trainer.checkpoint",
     "score": "trainer.scoring",
 }
@@ -33,6 +35,7 @@ __all__ = [
     "TrainConfig",
     "VideoAutoencoder",
     "build_model",
+    "difficulty",
     "load_model",
     "score",
 ]

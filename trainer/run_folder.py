@@ -60,6 +60,12 @@ def first_weights(run: Path) -> str | None:
     return stored.init_from if stored else None
 
 
+def trained_on(run: Path) -> Mapping[str, float]:
+    """Return the data of a run, address -> weight; nothing if there is no run."""
+    stored = _read_request(run)
+    return stored.data if stored else {}
+
+
 @contextmanager
 def held_folder(run: Path, request: Request, *, overwrite: bool) -> Iterator[None]:
     """Make a checked folder a run, or go on with the one that is there; nobody else can meanwhile.

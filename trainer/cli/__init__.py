@@ -9,6 +9,7 @@ import click
 
 from mmgen.errors import MmgenError, explain
 from trainer.cli.bench import bench
+from trainer.cli.difficulty import difficulty
 from trainer.cli.evaluate import evaluate
 from trainer.cli.fit import fit
 from trainer.cli.report import report
@@ -58,5 +59,5 @@ def main(traceback: bool) -> None:
     """Train a video autoencoder on Moving MNIST shards, and measure what it learned."""
 
 
-for command in (fit, evaluate, score, rollout, report, bench):
+for command in (fit, evaluate, score, rollout, difficulty, report, bench):
     main.add_command(command)
