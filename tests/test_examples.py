@@ -1,5 +1,6 @@
 """The examples run as they stand."""
 
+import csv
 import os
 import re
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from trainer_data import mmtrain, tiny_options
+
+from trainer.scored import BASELINES
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.ipynb"
 
@@ -68,3 +72,23 @@ def test_the_openstl_loaders_say_what_is_in_them(
     assert val.startswith("val: 3 sequences, 2 batches ")
     assert test.startswith("test: 3 sequences, 2 batches ")
     assert re.fullmatch(r"\d+ sequences/s in this process", speed)
+
+
+def test_the_convlstm_is_scored_and_drawn_beside_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    live = "live:easy?canvas=32"
+    tiny = tiny_options("steps=1", "context=10", "predict=10", "eval_sequences=2")
+    mmtrain("fit", live, "--run", "lstm", *tiny)
+    given = f"--data {live} --steps 2 --sequences 3 --run lstm --out out"
+    run_example("convlstm", given, monkeypatch)
+    trained, *scores, written = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"step 2/2  \d+\.\d nats per frame", trained)
+    assert [line.partition("  ")[0] for line in scores] == ["ConvLSTM", *BASELINES]
+    assert written == "out: convlstm.pt, difficulty.csv, difficulty.json, difficulty.png"
+    assert all((tmp_path / "out" / name).is_file() for name in written[5:].split(", "))
+    with (tmp_path / "out" / "difficulty.csv").open(newline="") as file:
+        drawn = [(row["model"], row["speed"]) for row in csv.DictReader(file)]
+    speeds = ("1.0", "2.0", "4.0", "8.0")
+    assert drawn == [(model, speed) for speed in speeds for model in ("ConvLSTM", "lstm")]
