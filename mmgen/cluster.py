@@ -95,7 +95,7 @@ def _connected(address: str) -> Iterator[Any]:
             yield client
     except KilledWorker as error:
         raise MmgenError(
-            f"cluster {address}: one shard has ended {error.allowed_failures + 1} workers, the "
+            f"cluster {address}: one call has ended {error.allowed_failures + 1} workers, the "
             f"last of them {error.last_worker.address}; look at that worker's log"
         ) from error
     except (CommClosedError, CancelledError) as error:

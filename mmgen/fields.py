@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
@@ -117,14 +117,17 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         return message
-    given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+    says_all = problem["type"] in ("value_error", "missing")
+    given = "" if says_all else f", got {problem['input']!r}"
     return f"{name}: {message[0].lower()}{message[1:]}{given}"
 
 
 def _part_at(model: type[BaseModel], places: tuple[int | str, ...]) -> type[BaseModel]:
-    """Follow a path of field names to the part of a config that it leads to."""
+    """Follow a path of field names, and of keys, to the part of a config that it leads to."""
+    part: Any = model
     for place in places:
-        part = model.model_fields[str(place)].annotation
-        assert isinstance(part, type), "only parts of a config have fields of their own"
-        model = part
-    return model
+        is_table = get_origin(part) is dict  # of parts by any name
+        part = get_args(part)[1] if is_table else part.model_fields[str(place)].annotation
+    assert isinstance(part, type), "only parts of a config have fields of their own"
+    assert issubclass(part, BaseModel)
+    return part

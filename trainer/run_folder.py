@@ -1,22 +1,22 @@
 """The folder of a run: what it was asked for, whose it is now, whether a call may go on with it."""
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mmgen.errors import MmgenError
-from mmgen.shard.manifest import canonical_json, replace_durably
+from mmgen.shard.manifest import canonical_json
+from mmgen.shard.schema import PARTIAL_SUFFIX
 from trainer.config import TrainConfig, first_difference, parse_config
 from trainer.errors import InputError
+from trainer.lock import locked, locked_new
 
 _NAME = "config.json"
-_PARTIAL = "config.json.partial"
+_PARTIAL = _NAME + PARTIAL_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def check_folder(run: Path, request: Request, *, resume: bool, overwrite: bool) 
             raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
         if not overwrite and (difference := _difference(stored, request)):
             raise InputError(f"{run}: cannot be resumed: {difference}")
-        with (run / _NAME).open("r+b") as file:
-            _lock(file, run / _NAME)  # to see whether one can; the folder stays free till the work
+        with locked(run / _NAME, _in_use(run)):
+            pass  # one can; the folder stays free till the work
     behind = next((place for place in run.parents if place.exists()), run)
     if not run.exists() and not behind.is_dir():
         raise InputError(f"{run}: lies behind a file; name a folder")
@@ -78,36 +78,20 @@ def held_folder(run: Path, request: Request, *, overwrite: bool) -> Iterator[Non
         shutil.rmtree(old, ignore_errors=True)  # left by a call that was killed here
     stored = _read_request(run)
     if stored is not None and not overwrite:
-        with (run / _NAME).open("r+b") as file:  # NFS locks alone only what is open for writing
-            _lock(file, run / _NAME)
+        with locked(run / _NAME, _in_use(run)):
             yield
         return
     if stored is not None:
-        with (run / _NAME).open("r+b") as file:
-            _lock(file, run / _NAME)
+        with locked(run / _NAME, _in_use(run)):
             whole.rename(old)
             shutil.rmtree(old)
     run.mkdir(parents=True, exist_ok=True)
-    # It has the lock before it has its name: whoever finds a config.json finds it locked.
-    with (run / _PARTIAL).open("a+b") as file:
-        _lock(file, run / _PARTIAL)
-        file.truncate(0)
-        file.write(_written(request).encode())
-        file.flush()
-        os.fsync(file.fileno())
-        replace_durably(run / _PARTIAL, run / _NAME)
+    with locked_new(run / _NAME, _written(request), _in_use(run)):
         yield
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who had it before may have renamed or removed it since it was opened here.
-        is_still = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except BlockingIOError:
-        is_still = False
-    if not is_still:
-        raise InputError(f"{path.parent}: another process trains there; wait, or name another run")
+def _in_use(run: Path) -> str:
+    return f"{run}: another process trains there; wait, or name another run"
 
 
 def _difference(stored: Request, wanted: Request) -> str | None:

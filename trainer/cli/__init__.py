@@ -11,11 +11,17 @@ from mmgen.errors import MmgenError, explain
 from trainer.cli.bench import bench
 from trainer.cli.difficulty import difficulty
 from trainer.cli.evaluate import evaluate
+from trainer.cli.experiment import experiment
 from trainer.cli.fit import fit
 from trainer.cli.report import report
 from trainer.cli.rollout import rollout
 from trainer.cli.score import score
 from trainer.errors import InputError, Stopped, TrainerError
+
+_HOW_TO_GO_ON = {
+    "fit": ": checkpoints are complete; go on with --resume",
+    "experiment": ": what is complete stays; the same command goes on",
+}
 
 
 class OneLineErrors(click.Group):
@@ -28,8 +34,7 @@ class OneLineErrors(click.Group):
         except (MmgenError, TrainerError, OSError, MemoryError, KeyboardInterrupt) as error:
             explained = explain(error)
             if isinstance(error, KeyboardInterrupt):
-                is_fit = ctx.invoked_subcommand == "fit"
-                how = ": checkpoints are complete; go on with --resume" if is_fit else ""
+                how = _HOW_TO_GO_ON.get(ctx.invoked_subcommand or "", "")
                 explained = (f"interrupted{how}", 130)
             if explained is None or ctx.params.get("traceback"):
                 raise
@@ -59,5 +64,5 @@ def main(traceback: bool) -> None:
     """Train a video autoencoder on Moving MNIST shards, and measure what it learned."""
 
 
-for command in (fit, evaluate, score, rollout, difficulty, report, bench):
+for command in (fit, evaluate, score, rollout, difficulty, report, experiment, bench):
     main.add_command(command)
