@@ -40,15 +40,21 @@ def check_folder(run: Path, request: Request, *, resume: bool, overwrite: bool) 
     raises     InputError for a folder that holds something else, a run that differs or is in use
     """
     stored = _read_request(run)
-    if stored is None and run.exists() and not (run.is_dir() and _is_free(run)):
+    if stored is None:
+        check_free(run)
+        return
+    if not (resume or overwrite):
+        raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
+    if not overwrite and (difference := _difference(stored, request)):
+        raise InputError(f"{run}: cannot be resumed: {difference}")
+    with locked(run / _NAME, _in_use(run)):
+        pass  # one can; the folder stays free till the work
+
+
+def check_free(run: Path) -> None:
+    """Refuse a place that is neither an empty folder nor one that can be made."""
+    if run.exists() and not (run.is_dir() and _is_free(run)):
         raise InputError(f"{run}: holds something else; name an empty or a new folder")
-    if stored is not None:
-        if not (resume or overwrite):
-            raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
-        if not overwrite and (difference := _difference(stored, request)):
-            raise InputError(f"{run}: cannot be resumed: {difference}")
-        with locked(run / _NAME, _in_use(run)):
-            pass  # one can; the folder stays free till the work
     behind = next((place for place in run.parents if place.exists()), run)
     if not run.exists() and not behind.is_dir():
         raise InputError(f"{run}: lies behind a file; name a folder")
@@ -72,21 +78,31 @@ def held_folder(run: Path, request: Request, *, overwrite: bool) -> Iterator[Non
 
     The lock is one on config.json: it ends with the process, however that ends.
     """
+    is_run = _read_request(run) is not None
+    if is_run and not overwrite:
+        with locked(run / _NAME, _in_use(run)):
+            yield
+        return
+    with new_folder(run, _written(request), overwrite=overwrite, is_run=is_run):
+        yield
+
+
+@contextmanager
+def new_folder(run: Path, content: str, *, overwrite: bool, is_run: bool) -> Iterator[None]:
+    """Make a checked folder a run whose config.json is `content`, and hold it, as `held_folder`.
+
+    is_run  whether what is there is a run, which may be thrown away
+    """
     whole = run.resolve()  # `.` and links cannot be renamed
     old = whole.with_name(f"{whole.name}.old.partial")  # whole or gone, never half a run
     if overwrite:
         shutil.rmtree(old, ignore_errors=True)  # left by a call that was killed here
-    stored = _read_request(run)
-    if stored is not None and not overwrite:
-        with locked(run / _NAME, _in_use(run)):
-            yield
-        return
-    if stored is not None:
+    if is_run:
         with locked(run / _NAME, _in_use(run)):
             whole.rename(old)
             shutil.rmtree(old)
     run.mkdir(parents=True, exist_ok=True)
-    with locked_new(run / _NAME, _written(request), _in_use(run)):
+    with locked_new(run / _NAME, content, _in_use(run)):
         yield
 
 

@@ -9,6 +9,7 @@ import click
 
 from mmgen.errors import MmgenError, explain
 from trainer.cli.bench import bench
+from trainer.cli.classify import classify
 from trainer.cli.difficulty import difficulty
 from trainer.cli.evaluate import evaluate
 from trainer.cli.experiment import experiment
@@ -64,5 +65,8 @@ def main(traceback: bool) -> None:
     """Train a video autoencoder on Moving MNIST shards, and measure what it learned."""
 
 
-for command in (fit, evaluate, score, rollout, difficulty, report, experiment, bench):
+for command in (
+    *(fit, evaluate, score, rollout, difficulty, report, experiment),
+    *(classify, bench),
+):
     main.add_command(command)
