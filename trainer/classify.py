@@ -203,8 +203,9 @@ def _write(
     for other in confusions[1:]:
         total += other
     write_csv(run / "confusion.csv", total)
-    trained = f"{len(confusions)} seed{'s' if len(confusions) > 1 else ''}"
-    title = f"{total.accuracy:.2%} of {result['test']} right, {trained}"
+    sets = "" if total.has_one else " whole sets"
+    seeds = f"{len(confusions)} seed{'s' if len(confusions) > 1 else ''}"
+    title = f"{total.accuracy:.2%} of {result['test']}{sets} right, {seeds}"
     write_png(run / "confusion.png", total, title)
     write_atomic(run / "classification.json", canonical_json(result))
 
