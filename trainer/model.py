@@ -209,6 +209,17 @@ class Encoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> State:
         """Read frames (T, B, D), of each sequence the first `lengths`; return the last state."""
+        *_, last = self.states(frames, lengths, noise, dtype)
+        return last
+
+    def states(
+        self,
+        frames: Tensor,
+        lengths: Tensor | None,
+        noise: StackNoise,
+        dtype: torch.dtype | None = None,
+    ) -> Iterator[State]:
+        """Read as `forward` does; yield the state after each frame."""
         layers = self.lstm.layers()
         state = self.lstm.zero_state(layers[0].weight_hh, frames.shape[1])
         for t, frame in enumerate(frames):
@@ -222,7 +233,7 @@ class Encoder(nn.Module):
                     for pair in zip(after, state, strict=True)
                 ]
             state = after
-        return state
+            yield state
 
 
 class Decoder(nn.Module):
@@ -247,15 +258,26 @@ class Decoder(nn.Module):
 
         truth  (steps, B, D), the true frames in the order of decoding; None: reads its own
         """
+        return torch.stack([frame for frame, _ in self.unroll(state, steps, truth, noise, dtype)])
+
+    def unroll(
+        self,
+        state: State,
+        steps: int,
+        truth: Tensor | None,
+        noise: StackNoise,
+        dtype: torch.dtype | None = None,
+    ) -> Iterator[tuple[Tensor, State]]:
+        """Unroll as `forward` does; yield each frame (B, D) and the state it is read out of."""
         layers = self.lstm.layers()
-        decoded: list[Tensor] = []
+        frame: Tensor | None = None
         for t in range(steps):
             if t > 0 or not self.config.copy_initial_state:
-                x = None if t == 0 else self._input(decoded[-1], truth, noise, t)
+                x = None if frame is None else self._input(frame, truth, noise, t)
                 state = _advance(self.lstm, layers, x, state, noise, t, dtype)
             h = _times(state[-1][0], noise.output, t)
-            decoded.append(_product(h, self.fc.weight, dtype) + self.fc.bias)  # (B, D)
-        return torch.stack(decoded)
+            frame = _product(h, self.fc.weight, dtype) + self.fc.bias  # (B, D)
+            yield frame, state
 
     def _input(
         self, before: Tensor, truth: Tensor | None, noise: StackNoise, t: int

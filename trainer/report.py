@@ -1,133 +1,208 @@
-"""What a run learned, as tables, curves and one self-contained HTML page."""
+"""What a run learned as one HTML page that needs nothing else, and every plot of it as files.
+
+Here it is gathered; what is drawn, and how, is said in the modules that are imported.
+"""
 
 import base64
-import io
-import json
-import math
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
+import numpy as np
+import torch
+from markupsafe import Markup
+from numpy.typing import NDArray
 
 from mmgen.shard.manifest import write_atomic
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import TrainConfig, parse_config
+from trainer.curves import METRICS, hardness, histograms, horizon_curves, loss_curves
+from trainer.data_card import NUM_COUNTED, facts, measure, name_test_set
 from trainer.errors import InputError
-from trainer.evaluated import EVALUATION_NAME
+from trainer.evaluation import check_fits
+from trainer.findings import Evaluation, read_evaluation, read_finding, read_sequences
+from trainer.inside_plots import NUM_PATHS, activity_plot, trajectory_plot, weight_sheets
 from trainer.log import read_jsonl
-from trainer.rollout import animation, roll_out_sequence
-from trainer.source import open_scored
-from trainer.tables import METRIC_COLUMNS, metric_rows
+from trainer.model import VideoAutoencoder
+from trainer.player import Animation, rollout_animation, sample_animation
+from trainer.plot import Plot
+from trainer.report_table import is_published_task, published_rows, score_rows, shown_metrics
+from trainer.rollout import roll_out_sequence
+from trainer.run_folder import trained_on
+from trainer.source import Source, open_scored
+from trainer.tables import EXPLAINED, elsewhere_rows
 
-_NUM_ROLLOUTS = 3
+_NUM_SAMPLES = 4
+
+Columns = Mapping[str, NDArray[np.float64]]
 
 
-def write_report(run: Path, out: Path, device: str) -> None:
-    """Write the page; what has not been evaluated is said to be missing."""
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: is no folder; make it first")
+def write_report(run: Path, out: Path, device: str) -> Path:
+    """Write the page, and beside it a folder of its plots as PNG and CSV; return the folder.
+
+    What has not been evaluated, probed or tried is said to be missing.
+    """
+    folder = _checked_folder(out)
     checkpoint = load_checkpoint(latest_checkpoint(run))
     config = parse_config(checkpoint["config"])
-    lines = read_jsonl(run / "metrics.jsonl")
-    evaluation = _read_evaluation(run / EVALUATION_NAME)
-    rollouts: list[str] = []
+    evaluation = read_evaluation(run)
+    findings = {name: read_finding(run, name) for name in ("difficulty", "probe")}
+    model = restore_model(checkpoint, device)
+    content: dict[str, Any] = {
+        "name": run.resolve().name,
+        "step": checkpoint["step"],
+        "config": config.model_dump(),
+        "parameters": sum(tensor.numel() for tensor in checkpoint["model"].values()),
+        "loss": loss_curves(read_jsonl(run / "metrics.jsonl"), config, checkpoint["frame_shape"]),
+        "weights": list(weight_sheets(model)),
+        "trained_on": trained_on(run),
+        "evaluation": evaluation,
+        "findings": findings,
+    }
     if evaluation:
-        sequences = open_scored(evaluation["data"], evaluation["split"])
-        model = restore_model(checkpoint, device)
-        frames = config.data.context, config.data.predict
-        rollouts = [
-            _as_data_url(animation(roll_out_sequence(model, sequences, index, *frames)), "gif")
-            for index in range(min(_NUM_ROLLOUTS, evaluation["sequences"]))
-        ]
-    template = (files("trainer") / "report.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    html = page.from_string(template).render(
-        name=run.resolve().name,
-        step=checkpoint["step"],
-        config=config.model_dump(),
-        parameters=sum(tensor.numel() for tensor in checkpoint["model"].values()),
-        loss_curve=_as_data_url(_loss_curve(lines, config, checkpoint["frame_shape"]), "png"),
-        evaluation=evaluation,
-        columns=[heading for _, heading, _ in METRIC_COLUMNS],
-        rows=metric_rows(evaluation) if evaluation else [],
-        horizon_curve=_as_data_url(_horizon_curve(evaluation), "png") if evaluation else "",
-        rollouts=rollouts,
+        content |= _evaluated(run, evaluation, model, config)
+    _write_files(folder, content)
+    write_atomic(out, _page(content))
+    return folder
+
+
+def _checked_folder(out: Path) -> Path:
+    """Return the folder beside the page; refuse what cannot be written to, before the work."""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name a file for the page")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: is no folder; make it first")
+    folder = out.with_name(f"{out.stem}_files")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is no folder, and the plots go there; name another page")
+    return folder
+
+
+def _evaluated(
+    run: Path, evaluation: Evaluation, model: VideoAutoencoder, config: TrainConfig
+) -> dict[str, Any]:
+    """Gather what needs the data that the run was evaluated on."""
+    source = open_scored(evaluation.data, evaluation.split)
+    check_fits(model, source, config.data)
+    sequences = read_sequences(run, source.count)
+    has_published = evaluation.prediction and is_published_task(
+        model.frame_shape, config.data.context, config.data.predict
     )
-    write_atomic(out, html)
+    num = min(evaluation.sequences, source.count or evaluation.sequences)
+    samples = range(min(_NUM_SAMPLES, num))
+    alt = f"The first {len(samples)} sequences of the split, boxes around the digits that are known"
+    return {
+        "metrics": {metric: METRICS[metric] for metric in shown_metrics(evaluation)},
+        "all_metrics": METRICS,
+        "rows": score_rows(evaluation),
+        "explained": EXPLAINED,
+        "elsewhere": elsewhere_rows(evaluation.model_dump()["out_of_domain"]),
+        "published": published_rows() if has_published else {},
+        "test_set": name_test_set(source),
+        "horizon": list(horizon_curves(evaluation, sequences)),
+        "hardness": list(hardness(evaluation.head, sequences)),
+        "rollouts": _rollouts(model, source, config, evaluation, sequences),
+        "facts": facts(source),
+        "num_counted": min(num, NUM_COUNTED),
+        "histograms": list(histograms(measure(source, num))),
+        "samples": sample_animation(source, samples, alt),
+        "inside": _inside(model, source, config, num),
+    }
 
 
-def _read_evaluation(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        metric_rows(evaluation)
-        complete = all(scores["per_frame"]["mse"] for scores in _along_horizon(evaluation).values())
-        if not complete or not all(evaluation[key] for key in ("data", "split", "sequences")):
-            raise ValueError("empty")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: does not parse; run `mmtrain evaluate` again") from error
-    return evaluation
+def _rollouts(
+    model: VideoAutoencoder,
+    source: Source,
+    config: TrainConfig,
+    evaluation: Evaluation,
+    sequences: Columns,
+) -> list[Animation]:
+    data = config.data
+    return [
+        rollout_animation(
+            f"rollout_{name}",
+            title,
+            f"{title} of the split {source.split}: what the model sees, what is true, and what it "
+            "makes of it, frame by frame",
+            roll_out_sequence(model, source, index, data.context, data.predict),
+            config.model,
+        )
+        for name, title, index in chosen(evaluation, sequences)
+    ]
 
 
-def _loss_curve(lines: list[dict[str, Any]], config: TrainConfig, frame_shape: list[int]) -> bytes:
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    trained = [line for line in lines if "loss" in line]
-    watched = [line for line in lines if "val" in line]
-    metric = config.optimizer.loss
-    for name, color, num_frames in (
-        ("reconstruction", "tab:green", config.data.num_reconstructed),
-        ("prediction", "tab:blue", config.data.predict),
-    ):
-        key = f"{name}_loss"
-        losses = [(line["step"], line[key]) for line in trained if line.get(key) is not None]
-        if not losses:
-            continue
-        if config.optimizer.loss_reduction == "mean":  # over values, and scores are sums
-            factor = float(math.prod(frame_shape))
+def chosen(evaluation: Evaluation, sequences: Columns) -> list[tuple[str, str, int]]:
+    """Return name, title and index of the best, median and worst sequence by their MSE.
+
+    Where no table of sequences is there, those are the first three.
+    """
+    errors = sequences.get(f"{evaluation.head}_mse", np.empty(0))
+    order = np.argsort(errors, kind="stable")[: int(np.isfinite(errors).sum())]
+    if not len(order):
+        first = range(min(3, evaluation.sequences))
+        return [(str(index), f"Sequence {index}", index) for index in first]
+    places = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
+    return [
+        (name, f"The {name}: sequence {index}, MSE {errors[place]:.1f}", index)
+        for name, place in places.items()
+        for index in [int(sequences["index"][place])]
+    ]
+
+
+def _inside(model: VideoAutoencoder, source: Source, config: TrainConfig, num: int) -> list[Plot]:
+    """Draw a long roll-out and the paths of the latent, of the first sequences."""
+    indices = np.arange(min(NUM_PATHS, num))
+    frames = np.zeros((len(indices), *source.sequence_shape), np.uint8)
+    source.read(indices, frames)
+    length = config.data.context
+    context = torch.from_numpy(frames[:, :length].copy())
+    truth = source.truth(indices.tolist())
+    velocity = None
+    if all("velocity" in one and one["velocity"].shape[1] for one in truth):
+        velocity = np.stack([one["velocity"][:length, 0] for one in truth])
+    plots = [trajectory_plot(model, context, velocity)]
+    if model.config.predicts:
+        plots.insert(0, activity_plot(model, context[:1], config.data.predict))
+    return plots
+
+
+def _write_files(folder: Path, content: Mapping[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    for part in _parts(content.values()):
+        if isinstance(part, Plot):
+            write_atomic(folder / f"{part.name}.png", part.png)
+            write_atomic(folder / f"{part.name}.csv", part.csv)
         else:
-            factor = 1 / (config.data.batch_size * num_frames)
-        steps, values = zip(*losses, strict=True)
-        axes.plot(steps, [factor * value for value in values], color, label=name, linewidth=1)
-        looks = [(line["step"], line["val"][name][metric]) for line in watched]
-        if looks:
-            axes.plot(*zip(*looks, strict=True), "o", color=color, label=f"{name}, val")
-    unit = "MSE per frame" if metric == "mse" else "cross-entropy per frame (nats)"
-    axes.set(xlabel="step", ylabel=unit)
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3, which="both")
-    return _png(figure)
+            write_atomic(folder / f"{part.name}.png", part.sheet)
 
 
-def _along_horizon(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores whose curves over the frames are drawn, by name."""
-    model = evaluation["prediction"] or evaluation["reconstruction"]
-    others = evaluation.get("baselines") or {}
-    return {"model": model, **{name: table for name, table in others.items() if table}}
+def _parts(values: Iterable[Any]) -> Iterable[Plot | Animation]:
+    for value in values:
+        if isinstance(value, (Plot, Animation)):
+            yield value
+        elif isinstance(value, list):
+            yield from _parts(value)
 
 
-def _horizon_curve(evaluation: dict[str, Any]) -> bytes:
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for name, scores in _along_horizon(evaluation).items():
-        errors = scores["per_frame"]["mse"]
-        style = {"linewidth": 2.2} if name == "model" else {"linestyle": "--", "linewidth": 1.2}
-        axes.plot(range(1, len(errors) + 1), errors, label=name, marker=".", **style)
-    where = "frames after the context" if evaluation["prediction"] else "frames of the context"
-    axes.set(xlabel=where, ylabel="MSE per frame", ylim=(0, None))
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
-    return _png(figure)
+def _page(content: Mapping[str, Any]) -> str:
+    """Fill the template in; whatever comes from files is escaped."""
+    here = files("trainer")
+    written = {
+        name: (here / f"report.{name}").read_text(encoding="utf-8")
+        for name in ("html.j2", "css", "js")
+    }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["png"] = _as_data_url
+    return environment.from_string(written["html.j2"]).render(
+        style=Markup(written["css"]),  # ours: not escaped
+        script=Markup(written["js"]),
+        **content,
+    )
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
-
-
-def _as_data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _as_data_url(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
