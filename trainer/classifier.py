@@ -1,7 +1,7 @@
 """The many-to-one recurrent classifier: what a sequence shows, said after its last frame.
 
 The layers are torch's own. On a CPU its LSTM runs in oneDNN: a training step on 100 images took
-40 ms of a busy Xeon's core, against 57 with the layers of `fused.py`, whose savings are those of
+40 ms of a busy EPYC's core, against 57 with the layers of `fused.py`, whose savings are those of
 large layers and of decoders.
 
 Letters: B batch, T frames, C classes, U hidden units.
