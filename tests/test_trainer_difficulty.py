@@ -266,6 +266,18 @@ def test_a_figure_is_the_same_however_the_numbers_are_ordered():
 
 
 def test_a_map_has_the_first_axis_to_the_right_and_the_second_up():
+    axes = {"speed": [1.0, 2.0, 4.0], "digits": [1, 2]}
+    for place, (right, up) in enumerate([(r, u) for r in range(3) for u in range(2)]):
+        table = [row(0) | {"mse": float(number == place)} for number in range(6)]
+        pixels = picture(draw("title", ["model"], axes, table))
+        errors = pixels[:, : pixels.shape[1] // 2]  # beside them is the map of skill
+        low, high = ((errors == color).all(-1) for color in ((68, 1, 84), (253, 231, 36)))
+        where, whole = np.argwhere(high).mean(0), np.argwhere(low | high)
+        share = (where - whole.min(0)) / np.ptp(whole, axis=0)
+        assert (int(share[1] * 3), int(share[0] * 2)) == (right, 1 - up)
+
+
+def test_a_map_is_the_same_however_the_numbers_are_ordered():
     table = [row(number) for number in range(6)]
     axes = {"speed": [1.0, 2.0, 4.0], "digits": [1, 2]}
     ordered = draw("title", ["model"], axes, table)
