@@ -173,7 +173,9 @@ def test_pictures_have_words_and_headings_an_order(page):
     nameless = "[...document.querySelectorAll('canvas, button, input')].filter((one) => "
     nameless += "!(one.getAttribute('aria-label') || one.textContent)).length"
     assert page.evaluate(nameless) == 0
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((h) => +h.tagName[1])")
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => +h.tagName[1])"
+    )
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert max(np.diff(levels)) == 1
