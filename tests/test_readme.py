@@ -52,7 +52,7 @@ def listed_files() -> set[str]:
 
 
 def test_the_tree_is_the_tree() -> None:
-    kinds = (".py", ".md", ".j2")
+    kinds = (".py", ".md", ".j2", ".css", ".js")
     product = {
         str(path.relative_to(ROOT))
         for folder in ("mmgen", "trainer", "docs", "examples")

@@ -27,7 +27,10 @@ CONTRACT = {
     "evaluate": "RUN DATA --split --sequences --out-of-domain --device --json",
     "score": "PREDICTIONS DATA --split --context -o --out --json",
     "rollout": "RUN DATA -o --out --split --index --frames --device",
+    "difficulty": "RUN --axis -o --out --base --sequences --device --json",
     "report": "RUN -o --out --device",
+    "experiment": "FILE -o --out --cluster --table --json",
+    "classify": "DATA --rows --run --cell --seeds --steps --set --device --overwrite --json",
     "bench": "--preset --set --device --reference --json",
 }
 
@@ -117,6 +120,40 @@ rollout {root}/run {root}/data -o {new}.gif --index -1
   index: -1 is out of range, test has 7 sequences
 rollout {root}/run {root}/data -o {new}.avi
   {new}.avi: unknown kind of picture; end the name in .gif or .png
+score {root}/nothing.npy {root}/data
+  {root}/nothing.npy: cannot be read (No such file or directory)
+difficulty {root}/run --axis size=1,2 -o {new}
+  axis 'size' does not exist; choose turn or a field: {fields}
+difficulty {root}/run --axis speed=1,-1 -o {new}
+  live:srivastava?canvas=30x30&frames=7&speed=-1: speed: -1.0 is out of range, allowed are 0..4096
+difficulty {root}/run --axis speed=1 --axis digits=1 --axis noise=1 -o {new}
+  3 axes asked for; a curve takes one, a map two
+difficulty {root}/run --axis speed -o {new}
+  'speed' is no FIELD=VALUE,VALUE, such as speed=1,2,4
+difficulty {root}/run --axis frames=5,4 -o {new}
+  live:srivastava?canvas=30x30&frames=7&frames=4: a context of 4 leaves none of 4 frames to predict; ask for 5 or more
+difficulty {root}/run --axis speed=1 -o {new} --base live:easy
+  live:easy?speed=1: frames are (64, 64), the model of {root}/run was trained on (30, 30)
+difficulty {root}/run --axis speed=1 -o {new} --base {root}/data
+  {root}/data: is not live data; name live:PRESET or live:FILE.toml
+difficulty {root}/data --axis speed=1 -o {new}
+  {root}/data: is no run; make one with `mmtrain fit DATA --run {root}/data`
+experiment {root}/nothing.toml -o {new}
+  {root}/nothing.toml: cannot be read (No such file or directory)
+classify --run {new}
+  --rows and DATA are both missing; name one
+classify --rows {root}/data --run {new}
+  --rows and DATA exclude each other; name one
+classify --rows --run {new} --cell tanh
+  cell: input should be 'lstm', 'gru' or 'rnn', got 'tanh'
+classify --rows --run {root}/data
+  {root}/data: holds something else; name an empty or a new folder
+classify live:easy --run {new}
+  live:easy: live data have no end; say how far to go with --steps N
+report {root}/run -o {root}/nothing/page.html
+  {root}/nothing: is no folder; make it first
+report {root}/run -o {root}
+  {root}: is a folder; name a file for the page
 report {root}/young -o {new}.html
   {root}/young: has no checkpoint yet; run its `mmtrain fit` again with --resume
 """
