@@ -130,8 +130,6 @@ difficulty {root}/run --axis speed=1 --axis digits=1 --axis noise=1 -o {new}
   3 axes asked for; a curve takes one, a map two
 difficulty {root}/run --axis speed -o {new}
   'speed' is no FIELD=VALUE,VALUE, such as speed=1,2,4
-difficulty {root}/run --axis frames=5,4 -o {new}
-  live:srivastava?canvas=30x30&frames=7&frames=4: a context of 4 leaves none of 4 frames to predict; ask for 5 or more
 difficulty {root}/run --axis speed=1 -o {new} --base live:easy
   live:easy?speed=1: frames are (64, 64), the model of {root}/run was trained on (30, 30)
 difficulty {root}/run --axis speed=1 -o {new} --base {root}/data

@@ -1,6 +1,5 @@
 """An evaluation as the rows of a table, for a terminal or a page."""
 
-from collections.abc import Iterator
 from typing import Any
 
 # Key, heading, digits behind the point.
@@ -20,20 +19,21 @@ EXPLAINED = (
 
 
 def metric_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return a row a predictor, first what was trained: its name, then METRIC_COLUMNS."""
-    return [[name, *_cells(table)] for name, table in named_tables(result)] + _floor(result)
+    """Return a row a predictor: its name, then METRIC_COLUMNS.
+
+    What is said of the future comes first: the model, the baselines, the entropy floor. Behind it
+    stands what is said of the context.
+    """
+    named = {**_of_head(result, "prediction"), **result["baselines"]}
+    rows = [[name, *_cells(table)] for name, table in named.items()] + _floor(result)
+    return rows + [[name, *_cells(t)] for name, t in _of_head(result, "reconstruction").items()]
 
 
-def named_tables(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield each predictor of an evaluation by the name that people read; None is not known."""
-    forced = result.get("teacher_forced") or {}
-    for head in ("prediction", "reconstruction"):
-        if result[head] is not None:
-            yield head, result[head]
-        if forced.get(head) is not None:
-            yield f"{head}, teacher-forced", forced[head]
-    for name, table in result["baselines"].items():
-        yield f"{name} (prediction)", table
+def _of_head(result: dict[str, Any], head: str) -> dict[str, dict[str, Any]]:
+    """Return what a decoder scored, on its own output and teacher-forced, if it is there."""
+    forced = (result.get("teacher_forced") or {}).get(head)
+    found = {head: result[head], f"{head}, teacher-forced": forced}
+    return {name: table for name, table in found.items() if table is not None}
 
 
 def skill_line(result: dict[str, Any]) -> str | None:
@@ -65,7 +65,7 @@ def _floor(result: dict[str, Any]) -> list[list[str]]:
         return []
     known = {"mse": "0.0", "mae": "0.0", "ce": f"{result['entropy_floor']:.1f}"}
     cells = [known.get(key, "") for key, _, _ in METRIC_COLUMNS]
-    return [["entropy floor (prediction)", *cells]]
+    return [["entropy floor", *cells]]
 
 
 def _cells(table: dict[str, Any] | None) -> list[str]:

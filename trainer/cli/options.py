@@ -5,6 +5,7 @@ from typing import Any
 
 def print_evaluation(result: dict[str, Any], data: str) -> None:
     """Print an evaluation as a table, and what must be said with it."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -12,8 +13,8 @@ def print_evaluation(result: dict[str, Any], data: str) -> None:
 
     console = Console()
     title = f"{result['split']} of {data}, {result['sequences']} sequences, per frame"
-    table = Table(title=title)
-    table.add_column("")
+    table = Table(title=title, box=SIMPLE)
+    table.add_column("", no_wrap=True)
     for _, heading, _ in METRIC_COLUMNS:
         table.add_column(heading, justify="right")
     for row in metric_rows(result):
@@ -27,11 +28,12 @@ def print_evaluation(result: dict[str, Any], data: str) -> None:
 
 
 def _print_elsewhere(console: Any, elsewhere: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     from trainer.tables import elsewhere_rows
 
-    table = Table(title="out of domain: prediction MSE per frame")
+    table = Table(title="out of domain: prediction MSE per frame", box=SIMPLE)
     for number, heading in enumerate(("", "model", "mean frame", "known dynamics", "skill")):
         table.add_column(heading, justify="right" if number else "left")
     for row in elsewhere_rows(elsewhere):
