@@ -24,8 +24,8 @@ from trainer.scored import BASELINES, METRICS
 CONTRACT = {
     "fit": "DATA --run --preset --config --set --steps --device --resume --overwrite --init-from "
     "--reference --deterministic --max-time --dry-run --json",
-    "evaluate": "RUN DATA --split --sequences --out-of-domain --device --json",
-    "score": "PREDICTIONS DATA --split --context -o --out --json",
+    "evaluate": "RUN DATA --split --sequences --out-of-domain --lpips --device --json",
+    "score": "PREDICTIONS DATA --split --context --lpips -o --out --json",
     "rollout": "RUN DATA -o --out --split --index --frames --device",
     "difficulty": "RUN --axis -o --out --base --sequences --device --json",
     "report": "RUN -o --out --device",

@@ -195,3 +195,31 @@ def test_a_file_that_is_cut_or_missing_is_one_line(data, predictions):
     predictions.unlink()
     line = error_line("score", predictions, data, code=2)
     assert line == f"{predictions}: cannot be read (No such file or directory)"
+
+
+@pytest.mark.slow
+def test_ten_thousand_sequences_score_as_those_of_others_do():
+    """Against numbers found by another generator: 10 000 sequences, SSIM 150 of them."""
+
+    def black(context, steps):
+        return torch.zeros(len(context), steps, 64, 64)
+
+    found = trainer.score(black, "live:openstl", num_sequences=10_000).as_json()
+    baselines = found["baselines"]
+    for name, mse, mae, ssim, ssim_openstl in (
+        ("black", 174.5, 202.1, 0.7726, 0.7786),
+        ("copy-last", 286.6, 338.2, 0.661, 0.670),
+        ("mean frame", 153.4, 346.7, 0.226, 0.331),
+    ):
+        table = baselines[name]
+        assert table["mse"] == pytest.approx(mse, abs=1.5)
+        assert table["mae"] == pytest.approx(mae, abs=2)
+        assert (table["ssim"], table["ssim_openstl"]) == pytest.approx(
+            (ssim, ssim_openstl), abs=0.012
+        )
+    assert baselines["mean frame"]["ce"] == pytest.approx(674.2, abs=4)
+    assert baselines["copy-last"]["ce"] == pytest.approx(1771.6, abs=10)
+    assert found["entropy_floor"] == pytest.approx(86.42, abs=0.5)
+    horizon = [202, 251, 272, 293, 300, 307, 307, 311, 310, 312]
+    assert baselines["copy-last"]["per_frame"]["mse"] == pytest.approx(horizon, abs=4)
+    assert baselines["known dynamics"]["mse"] == 0

@@ -36,10 +36,12 @@ def evaluate_run(
     device: str,
     *,
     elsewhere: bool = False,
+    lpips: bool = False,
 ) -> dict[str, Any]:
     """Score a run's newest checkpoint on a split and keep the result in the run's folder.
 
     elsewhere  also score it on data that it was not trained for
+    lpips      also score by LPIPS
     returns    what `mmtrain evaluate --json` prints
     """
     path = latest_checkpoint(run)
@@ -47,7 +49,7 @@ def evaluate_run(
     source = open_scored(data, split)
     model = restore_model(checkpoint, device)
     config = parse_config(checkpoint["config"])
-    scored = evaluate(model, source, config.data, num_sequences, facts=True)
+    scored = evaluate(model, source, config.data, num_sequences, facts=True, lpips=lpips)
     result = scored.as_json() | {"checkpoint": path.name, "data": absolute(data)}
     if elsewhere:
         count = len(scored.index)
@@ -64,12 +66,18 @@ def evaluate_run(
 
 
 def score_file(
-    predictions: Path, data: Address, split: str, num_context: int, out: Path | None
+    predictions: Path,
+    data: Address,
+    split: str,
+    num_context: int,
+    out: Path | None,
+    *,
+    lpips: bool = False,
 ) -> dict[str, Any]:
     """Score an npy file of predictions, and keep the result in a folder, if one is named."""
     if out is not None and not out.parent.is_dir():
         raise InputError(f"{out.parent}: is no folder; make it first")
-    scored = score_predictions(predictions, data, split=split, context=num_context)
+    scored = score_predictions(predictions, data, split=split, context=num_context, lpips=lpips)
     result = scored.as_json() | {"predictions": str(predictions.resolve()), "data": absolute(data)}
     if out is not None:
         keep(scored, out)

@@ -27,6 +27,7 @@ from trainer.errors import InputError
 from trainer.hardness import hardness
 from trainer.model import Decoded, VideoAutoencoder, to_values
 from trainer.noise import Noise, StackNoise
+from trainer.perceptual import load_lpips
 from trainer.scored import BASELINES, TEACHER_FORCED, Gatherer, Scored
 from trainer.source import LIVE_SEQUENCES, Source
 from trainer.stream import in_order
@@ -68,6 +69,7 @@ def evaluate(
     *,
     baselines: bool = True,
     facts: bool = False,
+    lpips: bool = False,
 ) -> Scored:
     """Score reconstruction and prediction of a model on the first sequences of a split.
 
@@ -86,6 +88,7 @@ def evaluate(
         num_sequences,
         baselines=baselines and model.config.predicts,
         facts=facts,
+        lpips=lpips,
         device=next(model.parameters()).device,
     )
 
@@ -100,6 +103,7 @@ def measure(
     *,
     baselines: bool | Collection[str] = True,
     facts: bool = False,
+    lpips: bool = False,
     device: torch.device | str = "cpu",
 ) -> Scored:
     """Score whatever a predictor says of the first sequences of a split.
@@ -110,11 +114,12 @@ def measure(
     baselines      also score the predictors that need no training, or those of these names: costs a
                    second pass
     facts          also find what makes each sequence hard
+    lpips          also score by LPIPS, which costs more than all else together
     device         where frames come to and scores are worked out
-    raises         InputError if there are not as many sequences
+    raises         InputError if there are not as many sequences, or LPIPS is not to be had
     """
     count = checked_count(source, num_sequences)
-    gatherer = Gatherer(source.sequence_shape[1:])
+    gatherer = Gatherer(source.sequence_shape[1:], load_lpips() if lpips else None)
     place = torch.device(device)
     wanted = BASELINES if baselines is True else baselines or ()
     untrained = _untrained(source, num_context, steps, count, place, wanted) if wanted else None

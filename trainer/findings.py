@@ -40,6 +40,7 @@ class Scores(_Read):
     ssim: float | None = None
     ssim_openstl: float | None = None
     ce: float | None = None
+    lpips: float | None = None
     interval: dict[str, tuple[float, float] | None] = {}
     per_frame: dict[str, Numbers]
 

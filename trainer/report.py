@@ -28,7 +28,13 @@ from trainer.log import read_jsonl
 from trainer.model import VideoAutoencoder
 from trainer.player import Animation, rollout_animation, sample_animation
 from trainer.plot import Plot
-from trainer.report_table import is_published_task, published_rows, score_rows, shown_metrics
+from trainer.report_table import (
+    PUBLISHED_METRICS,
+    is_published_task,
+    published_rows,
+    score_rows,
+    shown_metrics,
+)
 from trainer.rollout import roll_out_sequence
 from trainer.run_folder import trained_on
 from trainer.source import Source, open_scored
@@ -95,7 +101,7 @@ def _evaluated(
     alt = f"The first {len(samples)} sequences of the split, boxes around the digits that are known"
     return {
         "metrics": {metric: METRICS[metric] for metric in shown_metrics(evaluation)},
-        "all_metrics": METRICS,
+        "published_metrics": PUBLISHED_METRICS,
         "rows": score_rows(evaluation),
         "explained": EXPLAINED,
         "elsewhere": elsewhere_rows(evaluation.model_dump()["out_of_domain"]),

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from trainer.curves import METRICS
 from trainer.findings import Evaluation, Scores
-from trainer.published import CANVAS, CONTEXT, PREDICT, PUBLISHED
+from trainer.published import CANVAS, CONTEXT, PREDICT, PUBLISHED, Published
 from trainer.tables import METRIC_COLUMNS
 
+PUBLISHED_METRICS = {name: said for name, said in METRICS.items() if name in Published._fields}
 _DIGITS = {metric: digits for metric, _, digits in METRIC_COLUMNS}
-_PERFECT = {"mse": 0.0, "mae": 0.0, "psnr": None, "ssim": 1.0, "ssim_openstl": 1.0}
+_PERFECT = {"mse": 0.0, "mae": 0.0, "ssim": 1.0, "ssim_openstl": 1.0, "lpips": 0.0}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _cells(scores: Scores, metrics: list[str]) -> list[tuple[str, str]]:
 
 def _written(metric: str, value: float | None) -> str:
     if value is None:
-        return "n/a" if metric.startswith("ssim") else "infinite"
+        return "n/a" if metric in ("ssim", "ssim_openstl", "lpips") else "infinite"
     return f"{value:.{_DIGITS[metric]}f}"
 
 
@@ -76,7 +77,7 @@ def published_rows() -> dict[tuple[str, str], list[Row]]:
     """Return (source, test set) -> the rows of `published.py`, a dash where one has no number."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in PUBLISHED:
-        values = {metric: getattr(row, metric) for metric in METRICS}
+        values = {metric: getattr(row, metric) for metric in PUBLISHED_METRICS}
         cells = [("-" if v is None else _written(metric, v), "") for metric, v in values.items()]
         groups.setdefault((row.source, row.test_set), []).append(Row(row.method, cells))
     return groups

@@ -17,8 +17,9 @@ from torch import Tensor
 from trainer import losses
 from trainer.intervals import interval, resampled_means
 from trainer.metrics import psnr, ssim
+from trainer.perceptual import Perceptual
 
-METRICS = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")
+METRICS = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")  # and lpips, where it is asked for
 BASELINES = ("black", "copy-last", "mean frame", "constant velocity", "known dynamics")
 TEACHER_FORCED = "teacher-forced "  # and what is decoded
 _CHUNK_VALUES = 1 << 17
@@ -30,8 +31,9 @@ Frames = dict[str, dict[str, NDArray[np.float64]]]
 class Gatherer:
     """Scores of several predictors, gathered batch by batch."""
 
-    def __init__(self, frame_shape: tuple[int, ...]) -> None:
+    def __init__(self, frame_shape: tuple[int, ...], lpips: Perceptual | None = None) -> None:
         self._frame_shape = frame_shape
+        self._lpips = lpips
         self._parts: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, name: str, output: Tensor, target: Tensor, nats: Tensor | None = None) -> None:
@@ -39,6 +41,8 @@ class Gatherer:
 
         nats  their cross-entropy (B, T), where it is not that of the output clipped to (0, 1)
         """
+        if self._lpips:
+            self._parts[name]["lpips"].append(self._lpips(output, target, self._frame_shape).cpu())
         # A few frames stay in a CPU's cache, where sixty passes over them cost half as much.
         few = max(1, _CHUNK_VALUES // output[0].numel())
         at_once = few if output.device.type == "cpu" else len(output)

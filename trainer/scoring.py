@@ -33,6 +33,7 @@ def score(
     steps: int = 10,
     baselines: bool | Collection[str] = True,
     facts: bool = False,
+    lpips: bool = False,
 ) -> Scored:
     """Score any model on a split, beside the predictors that need no training.
 
@@ -44,6 +45,7 @@ def score(
     baselines  also score those predictors, or some of them by name; skill needs "mean frame" and
                "known dynamics"
     facts      also find overlap, bounces and speed of each sequence
+    lpips      also score by LPIPS (extra `lpips`)
     raises     InputError for data that cannot be opened or are too short; ValueError where
                `predict` returns another shape, or what is no number
 
@@ -61,11 +63,12 @@ def score(
         num_sequences,
         baselines=baselines,
         facts=facts,
+        lpips=lpips,
     )
 
 
 def score_predictions(
-    path: Path, data: Address, *, split: str = "test", context: int = 10
+    path: Path, data: Address, *, split: str = "test", context: int = 10, lpips: bool = False
 ) -> Scored:
     """Score predictions that somebody's program left in an npy file.
 
@@ -99,6 +102,7 @@ def score_predictions(
         context=context,
         steps=steps,
         facts=True,
+        lpips=lpips,
     )
 
 

@@ -10,6 +10,7 @@ METRIC_COLUMNS = (
     ("ssim", "SSIM", 3),
     ("ssim_openstl", "SSIM (OpenSTL)", 3),
     ("ce", "CE (nats)", 1),
+    ("lpips", "LPIPS", 3),
 )
 EXPLAINED = (
     "Means over sequences and frames. MSE and MAE are summed over a frame's pixels before "
@@ -18,15 +19,24 @@ EXPLAINED = (
 )
 
 
+def metric_columns(result: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Return those of METRIC_COLUMNS that an evaluation has: LPIPS only if it was asked for."""
+    model = result["prediction"] or result["reconstruction"]
+    return [column for column in METRIC_COLUMNS if column[0] in model]
+
+
 def metric_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return a row a predictor: its name, then METRIC_COLUMNS.
+    """Return a row a predictor: its name, then `metric_columns`.
 
     What is said of the future comes first: the model, the baselines, the entropy floor. Behind it
     stands what is said of the context.
     """
-    named = {**_of_head(result, "prediction"), **result["baselines"]}
-    rows = [[name, *_cells(table)] for name, table in named.items()] + _floor(result)
-    return rows + [[name, *_cells(t)] for name, t in _of_head(result, "reconstruction").items()]
+    columns = metric_columns(result)
+    future = {**_of_head(result, "prediction"), **result["baselines"]}
+    rows = [[name, *_cells(table, columns)] for name, table in future.items()]
+    rows += _floor(result, columns)
+    past = _of_head(result, "reconstruction")
+    return rows + [[name, *_cells(table, columns)] for name, table in past.items()]
 
 
 def _of_head(result: dict[str, Any], head: str) -> dict[str, dict[str, Any]]:
@@ -60,21 +70,21 @@ def elsewhere_rows(elsewhere: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _floor(result: dict[str, Any]) -> list[list[str]]:
+def _floor(result: dict[str, Any], columns: list[tuple[str, str, int]]) -> list[list[str]]:
     if result["entropy_floor"] is None:
         return []
     known = {"mse": "0.0", "mae": "0.0", "ce": f"{result['entropy_floor']:.1f}"}
-    cells = [known.get(key, "") for key, _, _ in METRIC_COLUMNS]
+    cells = [known.get(key, "") for key, _, _ in columns]
     return [["entropy floor", *cells]]
 
 
-def _cells(table: dict[str, Any] | None) -> list[str]:
+def _cells(table: dict[str, Any] | None, columns: list[tuple[str, str, int]]) -> list[str]:
     if table is None:
-        return ["n/a"] * len(METRIC_COLUMNS)
-    return [_written(key, table[key], digits) for key, _, digits in METRIC_COLUMNS]
+        return ["n/a"] * len(columns)
+    return [_written(key, table[key], digits) for key, _, digits in columns]
 
 
 def _written(key: str, value: float | None, digits: int) -> str:
     if value is None:  # a similarity is undefined for tiny frames, an error is infinite
-        return "n/a" if key.startswith("ssim") else "infinite"
+        return "n/a" if key in ("ssim", "ssim_openstl", "lpips") else "infinite"
     return f"{value:.{digits}f}"

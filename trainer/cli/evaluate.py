@@ -22,6 +22,7 @@ from trainer.cli.options import print_evaluation
     is_flag=True,
     help="Also on other numbers of digits, other speeds, transposed digits and Fashion.",
 )
+@click.option("--lpips", is_flag=True, help="Also by LPIPS, with the extra lpips.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
@@ -30,6 +31,7 @@ def evaluate(
     split: str,
     sequences: int | None,
     out_of_domain: bool,
+    lpips: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -44,7 +46,7 @@ def evaluate(
     """
     from trainer.evaluated import evaluate_run
 
-    result = evaluate_run(run, data, split, sequences, device, elsewhere=out_of_domain)
+    result = evaluate_run(run, data, split, sequences, device, elsewhere=out_of_domain, lpips=lpips)
     if as_json:
         click.echo(json.dumps(result))
     else:

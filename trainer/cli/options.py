@@ -9,13 +9,13 @@ def print_evaluation(result: dict[str, Any], data: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trainer.tables import EXPLAINED, METRIC_COLUMNS, metric_rows, skill_line
+    from trainer.tables import EXPLAINED, metric_columns, metric_rows, skill_line
 
     console = Console()
     title = f"{result['split']} of {data}, {result['sequences']} sequences, per frame"
     table = Table(title=title, box=SIMPLE)
     table.add_column("", no_wrap=True)
-    for _, heading, _ in METRIC_COLUMNS:
+    for _, heading, _ in metric_columns(result):
         table.add_column(heading, justify="right")
     for row in metric_rows(result):
         table.add_row(*row)

@@ -19,12 +19,19 @@ from trainer.cli.options import print_evaluation
     show_default=True,
     help="Frames that the model saw.",
 )
+@click.option("--lpips", is_flag=True, help="Also by LPIPS, with the extra lpips.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder for JSON, CSV and the worst."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def score(
-    predictions: Path, data: str, split: str, context: int, out: Path | None, as_json: bool
+    predictions: Path,
+    data: str,
+    split: str,
+    context: int,
+    lpips: bool,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Score PREDICTIONS.npy of any model on DATA, as `mmtrain evaluate` does ours.
 
@@ -35,7 +42,7 @@ def score(
     """
     from trainer.evaluated import score_file
 
-    result = score_file(predictions, data, split, context, out)
+    result = score_file(predictions, data, split, context, out, lpips=lpips)
     if as_json:
         click.echo(json.dumps(result))
     else:
