@@ -28,9 +28,11 @@ CONTRACT = {
     "score": "PREDICTIONS DATA --split --context --lpips -o --out --json",
     "rollout": "RUN DATA -o --out --split --index --frames --device",
     "difficulty": "RUN --axis -o --out --base --sequences --device --json",
-    "report": "RUN -o --out --device",
     "experiment": "FILE -o --out --cluster --table --json",
+    "features": "RUN DATA -o --out --split --sequences --device --json",
+    "probe": "RUN DATA -o --out --split --sequences --steps --seed --device --json",
     "classify": "DATA --rows --run --cell --seeds --steps --set --device --overwrite --json",
+    "report": "RUN -o --out --device",
     "bench": "--preset --set --device --reference --json",
 }
 
@@ -136,6 +138,16 @@ difficulty {root}/run --axis speed=1 -o {new} --base {root}/data
   {root}/data: is not live data; name live:PRESET or live:FILE.toml
 difficulty {root}/data --axis speed=1 -o {new}
   {root}/data: is no run; make one with `mmtrain fit DATA --run {root}/data`
+features {root}/run {root}/data -o {root}/nothing/a.h5
+  {root}/nothing: is no folder; make it first
+features {root}/run {root}/data -o {new}.h5 --sequences 8
+  {root}/data: 8 sequences asked for, test has 7
+probe {root}/young {root}/data
+  {root}/young: has no checkpoint yet; run its `mmtrain fit` again with --resume
+probe {root}/run {root}/data --split test
+  split: probes are scored on test; take labels from train or val
+probe {root}/run {root}/data --sequences 4
+  {root}/data: 4 sequences of train are too few, probing needs 5
 experiment {root}/nothing.toml -o {new}
   {root}/nothing.toml: cannot be read (No such file or directory)
 classify --run {new}

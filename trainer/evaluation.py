@@ -29,7 +29,7 @@ from trainer.model import Decoded, VideoAutoencoder, to_values
 from trainer.noise import Noise, StackNoise
 from trainer.perceptual import load_lpips
 from trainer.scored import BASELINES, TEACHER_FORCED, Gatherer, Scored
-from trainer.source import LIVE_SEQUENCES, Source
+from trainer.source import Source, count_sequences
 from trainer.stream import in_order
 
 _BATCH = 64
@@ -118,7 +118,7 @@ def measure(
     device         where frames come to and scores are worked out
     raises         InputError if there are not as many sequences, or LPIPS is not to be had
     """
-    count = checked_count(source, num_sequences)
+    count = count_sequences(source, num_sequences)
     gatherer = Gatherer(source.sequence_shape[1:], load_lpips() if lpips else None)
     place = torch.device(device)
     wanted = BASELINES if baselines is True else baselines or ()
@@ -163,18 +163,6 @@ def check_fits(model: VideoAutoencoder, source: Source, data: DataConfig) -> Non
             f"{source.address}: frames are {source.sequence_shape[1:]}, the model was trained on "
             f"{model.frame_shape}"
         )
-
-
-def checked_count(source: Source, num_sequences: int | None) -> int:
-    """Return how many sequences are scored; InputError if there are not as many."""
-    there = source.count
-    if num_sequences is None:
-        return LIVE_SEQUENCES if there is None else there
-    if num_sequences < 1 or (there is not None and num_sequences > there):
-        raise InputError(
-            f"{source.address}: {num_sequences} sequences asked for, {source.split} has {there}"
-        )
-    return num_sequences
 
 
 def _windows(

@@ -149,6 +149,13 @@ class VideoAutoencoder(nn.Module):
             decoded = self._decode(self.reconstruct_decoder, state, len(frames), None, StackNoise())
         return self._as_frames(self._turned(decoded, None))
 
+    def encode(self, context: Tensor) -> State:
+        """Read frames (B, T, D) in [0, 1]; return the state that decoders start from.
+
+        Unlike `generate` and `reconstruct` it keeps what gradients need.
+        """
+        return self._encode(context.transpose(0, 1), None, StackNoise())
+
     def _encode(self, frames: Tensor, lengths: Tensor | None, noise: StackNoise) -> State:
         state: State = self.encoder(frames, lengths, noise, self.product_dtype)
         return state

@@ -373,6 +373,21 @@ def find_source(address: Address, split: str) -> Source | None:
     return StoredSource(str(address), dataset[split]) if split in dataset.splits else None
 
 
+def count_sequences(source: Source, asked: int | None) -> int:
+    """Return how many sequences to take: those asked for, or all; InputError if there are fewer.
+
+    asked  None for all, of live data for LIVE_SEQUENCES
+    """
+    there = source.count
+    if asked is None:
+        return LIVE_SEQUENCES if there is None else there
+    if asked < 1 or (there is not None and asked > there):
+        raise InputError(
+            f"{source.address}: {asked} sequences asked for, {source.split} has {there}"
+        )
+    return asked
+
+
 def absolute(address: Address) -> str:
     """Write an address so that it means the same from any working folder."""
     text = str(address)

@@ -13,7 +13,9 @@ from trainer.cli.classify import classify
 from trainer.cli.difficulty import difficulty
 from trainer.cli.evaluate import evaluate
 from trainer.cli.experiment import experiment
+from trainer.cli.features import features
 from trainer.cli.fit import fit
+from trainer.cli.probe import probe
 from trainer.cli.report import report
 from trainer.cli.rollout import rollout
 from trainer.cli.score import score
@@ -66,7 +68,7 @@ def main(traceback: bool) -> None:
 
 
 for command in (
-    *(fit, evaluate, score, rollout, difficulty, report, experiment),
-    *(classify, bench),
+    *(fit, evaluate, score, rollout, difficulty, experiment),
+    *(features, probe, classify, report, bench),
 ):
     main.add_command(command)
