@@ -14,10 +14,10 @@ from trainer_data import CONTEXT, PREDICT, error_line, make_data, mmtrain, tiny_
 import mmgen
 import trainer
 from mmgen.config import GeneratorConfig
+from trainer.address import parse_live
 from trainer.difficulty_axes import find_points, parse_axes
 from trainer.difficulty_plots import draw
 from trainer.errors import InputError
-from trainer.source import parse_live
 
 BASE = "live:srivastava?canvas=36&frames=7&seed=3"
 COUNT = 6

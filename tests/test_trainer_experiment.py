@@ -17,6 +17,7 @@ from trainer_data import damaged, error_line, make_data, mmtrain, stored
 
 from mmgen.generate import render
 from trainer import scored
+from trainer.address import parse_live
 from trainer.config import PRESETS
 from trainer.errors import InputError
 from trainer.experiment.config import (
@@ -33,7 +34,6 @@ from trainer.experiment.results import Result, Row, Table
 from trainer.experiment.run import check_experiment
 from trainer.lock import locked
 from trainer.seeds import estimate, student_quantile
-from trainer.source import parse_live
 
 FIRST = "both--endless--seed0"
 NAMES = [

@@ -7,15 +7,9 @@ import pytest
 from trainer_data import make_data
 
 from mmgen.presets import load_config
+from trainer.address import absolute, as_weighted, parse_live, parse_weighted
 from trainer.errors import InputError
-from trainer.source import (
-    absolute,
-    as_weighted,
-    find_source,
-    open_source,
-    parse_live,
-    parse_weighted,
-)
+from trainer.source import find_source, open_source
 
 
 def test_live_addresses_name_preset_or_file_seed_and_fields(tmp_path):

@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from mmgen.errors import MmgenError
 from mmgen.fields import validated
 from mmgen.shard.manifest import canonical_json, write_atomic
+from trainer.address import Address, absolute
 from trainer.classifier import Classifier, ClassifyConfig
 from trainer.confusion import Confusion, count_one, count_several, write_csv, write_png
 from trainer.errors import InputError, RunError
 from trainer.labelled import Examples, Labelled, Rows, Sequences
 from trainer.log import RunLog
 from trainer.run_folder import check_free, new_folder
-from trainer.source import Address, absolute
 from trainer.world import one_line_when_out_of_memory, pick_device
 
 _LOG_EVERY = 10  # steps

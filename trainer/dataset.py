@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trainer.address import Address
 from trainer.errors import InputError
-from trainer.source import Address, Truth, open_source
+from trainer.source import Truth, open_source
 
 Item = tuple[Tensor, dict[str, Tensor]]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from mmgen.config import GeneratorConfig
+from trainer.address import is_live, parse_live
 from trainer.errors import InputError
-from trainer.source import is_live, open_source, parse_live
+from trainer.source import open_source
 
 Value = int | float | str
 

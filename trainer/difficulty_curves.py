@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.shard.manifest import canonical_json, write_atomic
+from trainer.address import parse_live
 from trainer.difficulty_axes import SPLIT, Point, find_points
 from trainer.difficulty_plots import draw
 from trainer.errors import InputError
 from trainer.scored import Frames
 from trainer.scoring import Predict, score
-from trainer.source import LIVE_SEQUENCES, parse_live
+from trainer.source import LIVE_SEQUENCES
 
 DEFAULT_BASE = "live:srivastava"
 _LIMITS = ("mean frame", "known dynamics")  # between which skill lies

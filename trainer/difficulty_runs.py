@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.config import GeneratorConfig
+from trainer.address import is_live
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import DataConfig, parse_config
 from trainer.difficulty_axes import find_points
@@ -13,7 +14,7 @@ from trainer.difficulty_curves import DEFAULT_BASE, check_folder, difficulty, sa
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder
 from trainer.run_folder import trained_on
-from trainer.source import LIVE_SEQUENCES, is_live
+from trainer.source import LIVE_SEQUENCES
 from trainer.world import one_line_when_out_of_memory
 
 

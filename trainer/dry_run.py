@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trainer.address import Address
 from trainer.build import build_model
 from trainer.ceilings import measure_ceilings
 from trainer.config import TrainConfig, parse_config
@@ -19,7 +20,6 @@ from trainer.errors import InputError
 from trainer.initial_weights import read_weights
 from trainer.roofline import StepCost, count_step, find_floor
 from trainer.setup import Start, find_start, open_checkpoint
-from trainer.source import Address
 from trainer.world import one_line_when_out_of_memory
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mmgen.shard.manifest import canonical_json, write_atomic
+from trainer.address import Address, absolute
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
@@ -18,7 +19,7 @@ from trainer.out_of_domain import out_of_domain
 from trainer.rollout import Rollout, roll_out_sequence, strips, to_bytes
 from trainer.scored import Scored
 from trainer.scoring import open_predictions, score_predictions
-from trainer.source import Address, Source, absolute, open_scored
+from trainer.source import Source, open_scored
 from trainer.world import one_line_when_out_of_memory
 
 EVALUATION_NAME = "evaluation.json"

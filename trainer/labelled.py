@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.address import Address
 from trainer.errors import InputError
-from trainer.source import LIVE_SEQUENCES, Address, Source, open_source
+from trainer.source import LIVE_SEQUENCES, Source, open_source
 from trainer.stream import SequenceStream, in_order
 
 _LOOKED_AT = 64  # sequences whose labels are checked before any work

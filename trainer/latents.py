@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmgen.shard.manifest import replace_durably
+from trainer.address import Address, absolute
 from trainer.cells import State
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder, to_values
-from trainer.source import Address, Source, Truth, absolute, count_sequences, open_source
+from trainer.source import Source, Truth, count_sequences, open_source
 from trainer.stream import in_order
 from trainer.world import one_line_when_out_of_memory
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.address import Address
 from trainer.best import Best, find_best, write_best
 from trainer.board import Board
 from trainer.checkpoint import (
@@ -33,7 +34,7 @@ from trainer.optimizer import Updater
 from trainer.run_folder import held_folder
 from trainer.schedule import learning_rate, share_shown
 from trainer.setup import find_start, first_model, open_checkpoint
-from trainer.source import Address, Source
+from trainer.source import Source
 from trainer.stopping import Stop
 from trainer.stream import Batch, SequenceStream
 from trainer.world import (

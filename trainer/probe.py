@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mmgen.shard.manifest import canonical_json, write_atomic
+from trainer.address import Address, absolute
 from trainer.build import build_model
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
@@ -41,7 +42,7 @@ from trainer.probe_targets import (
     score,
 )
 from trainer.probe_tune import Tuned, best_answers, tune, unchanged
-from trainer.source import Address, Source, absolute, count_sequences, open_source
+from trainer.source import Source, count_sequences, open_source
 from trainer.world import one_line_when_out_of_memory
 
 PROBE_NAME = "probe.json"

@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmgen.shard.manifest import write_atomic
 from mmgen.shard.reader import Split
+from trainer.address import Address
 from trainer.baselines import Redrawn
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import parse_config
 from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.model import VideoAutoencoder
-from trainer.source import Address, Source, open_scored
+from trainer.source import Source, open_scored
 
 _PANEL_PX = 192  # the longer side of a small canvas is enlarged to about this
 _TITLE_PX = 110

@@ -14,11 +14,12 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.address import Address
 from trainer.config import DataConfig
 from trainer.errors import InputError
 from trainer.evaluation import Predictor, Said, Window, check_lengths, measure
 from trainer.scored import Scored
-from trainer.source import Address, open_scored
+from trainer.source import open_scored
 
 Predict = Callable[[Tensor, int], "Tensor | NDArray[Any]"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmgen.shard.cache import ShardCache
+from trainer.address import Address, absolute, as_weighted
 from trainer.board import check_board
 from trainer.build import build_model
 from trainer.checkpoint import list_checkpoints, load_checkpoint
@@ -19,7 +20,7 @@ from trainer.initial_weights import load_weights, mean_brightness
 from trainer.lengths import check_frames
 from trainer.model import VideoAutoencoder
 from trainer.run_folder import Request, check_folder, first_weights
-from trainer.source import Address, Source, absolute, as_weighted, find_source
+from trainer.source import Source, find_source
 from trainer.stream import SequenceStream
 from trainer.world import World, find_world, pick_device, pick_precision
 

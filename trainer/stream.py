@@ -24,16 +24,10 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # documented
 
 from mmgen.shard.cache import ShardCache
 from mmgen.shard.places import find_place
+from trainer.address import Address, as_weighted
 from trainer.errors import InputError
 from trainer.order import InOrder, Mixture, Order, rank_part
-from trainer.source import (
-    Address,
-    Source,
-    StoredSource,
-    as_weighted,
-    check_agreement,
-    open_source,
-)
+from trainer.source import Source, StoredSource, check_agreement, open_source
 
 _AHEAD = 2  # batches that wait beside those being read
 _PLANNED = 32  # batches whose order is worked out in one go

@@ -80,10 +80,10 @@ def fit(
     words = (*assignments, *given)
     resolved = load_config(preset, config, words)
 
+    from trainer.address import is_live, parse_weighted
     from trainer.dry_run import as_text
     from trainer.dry_run import dry_run as look_ahead
     from trainer.loop import fit as train
-    from trainer.source import is_live, parse_weighted
     from trainer.world import find_world
 
     weighted = parse_weighted(data)

@@ -14,9 +14,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mmgen.errors import MmgenError
 from mmgen.fields import Frozen, Integer, read_toml, validated
+from trainer.address import is_live
 from trainer.config import PRESETS, TrainConfig, load_config
 from trainer.errors import InputError, TrainerError
-from trainer.source import is_live
 
 HEADS = ("prediction", "reconstruction")
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")

@@ -15,10 +15,11 @@ from typing import Any
 from mmgen.errors import MmgenError
 from mmgen.shard.manifest import canonical_json, write_atomic
 from mmgen.shard.schema import PARTIAL_SUFFIX
+from trainer.address import absolute
 from trainer.errors import InputError, TrainerError
 from trainer.experiment.config import Cell, ExperimentConfig, slug
 from trainer.lock import locked, locked_new
-from trainer.source import absolute, open_scored, open_source
+from trainer.source import open_scored, open_source
 
 _FORMAT = 1
 _NAME = "experiment.json"

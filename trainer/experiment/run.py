@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmgen.errors import MmgenError
 from mmgen.shard.manifest import canonical_json, write_atomic
+from trainer.address import absolute, parse_live
 from trainer.errors import InputError, RunError, Stopped, TrainerError
 from trainer.evaluated import evaluate_run
 from trainer.evaluation import check_lengths
@@ -20,7 +21,7 @@ from trainer.experiment.config import Cell, ExperimentConfig
 from trainer.experiment.folder import ExperimentFolder, Json, make_request
 from trainer.loop import fit
 from trainer.setup import find_start
-from trainer.source import absolute, open_scored, open_source, parse_live
+from trainer.source import open_scored, open_source
 from trainer.world import find_world
 
 _SEEN_WITHIN_S = 60
