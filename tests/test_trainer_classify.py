@@ -272,6 +272,8 @@ def test_the_checkpoint_says_what_the_last_seed_said(one, tmp_path):
     truth = stored(one, "test", "label")[:, 0]
     np.testing.assert_array_equal(np.bincount(truth, minlength=10), counts.sum(1))
     assert result["seeds"][1]["accuracy"] == np.mean(said == truth)
+    line = error_line("evaluate", tmp_path / "run", one, code=2)
+    assert line == f"{tmp_path / 'run'}: is a digit classifier; name a run of `mmtrain fit`"
 
 
 def test_a_seed_fixes_the_result_whatever_was_trained_before(one, tmp_path):

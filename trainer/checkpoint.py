@@ -19,6 +19,7 @@ from trainer.model import VideoAutoencoder
 from trainer.world import pick_device, pick_precision, product_dtype
 
 FORMAT = 1
+CLASSIFIER_NAME = "classifier.pt"  # of `mmtrain classify`, whose folders look like runs
 _FOLDER = "checkpoints"
 _KINDS = {
     "format": int,
@@ -98,6 +99,8 @@ def latest_checkpoint(run: Path) -> Path:
     if not (run / "config.json").is_file():
         raise InputError(f"{run}: is no run; make one with `mmtrain fit DATA --run {run}`")
     checkpoints = list_checkpoints(run)
+    if not checkpoints and (run / CLASSIFIER_NAME).is_file():
+        raise InputError(f"{run}: is a digit classifier; name a run of `mmtrain fit`")
     if not checkpoints:
         raise InputError(f"{run}: has no checkpoint yet; run its `mmtrain fit` again with --resume")
     return checkpoints[-1]

@@ -24,6 +24,7 @@ from mmgen.errors import MmgenError
 from mmgen.fields import validated
 from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import Address, absolute
+from trainer.checkpoint import CLASSIFIER_NAME
 from trainer.classifier import Classifier, ClassifyConfig
 from trainer.confusion import Confusion, count_one, count_several, write_csv, write_png
 from trainer.errors import InputError, RunError
@@ -198,7 +199,7 @@ def _write(
     """Write what the run leaves; classification.json comes last."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    write_atomic(run / "classifier.pt", buffer.getvalue())
+    write_atomic(run / CLASSIFIER_NAME, buffer.getvalue())
     total = confusions[0]
     for other in confusions[1:]:
         total += other
