@@ -79,7 +79,7 @@ def test_looks_that_get_no_better_end_the_run_and_the_best_stays(data, tmp_path)
     kept = list_checkpoints(run)
     assert [path.name for path in kept] == [name, f"step-{fitted.step:08d}.pt"]
     model = restore_model(load_checkpoint(kept[0]), "cpu")
-    again = evaluate(model, open_source(data, "val"), config.data, 5, baselines=False)
+    again = evaluate(model, open_source(data, "val"), config.data, 5, baselines=False).as_json()
     assert again["prediction"]["mse"] == pytest.approx(min(values), rel=1e-6)
 
     (run / "best.json").unlink()  # killed before it was written
@@ -117,8 +117,8 @@ def test_looks_are_at_the_average_where_there_is_one(data, tmp_path):
     fitted = fit(tiny_config("steps=6", "lr=0.05", "ema=0.8"), data, run, quiet=True)
     checkpoint = load_checkpoint(list_checkpoints(run)[-1])
     source, config = open_source(data, "val"), tiny_config().data
-    averaged = evaluate(restore_model(checkpoint, "cpu"), source, config, baselines=False)
+    averaged = evaluate(restore_model(checkpoint, "cpu"), source, config, baselines=False).as_json()
     assert fitted.val["prediction"]["mse"] == pytest.approx(averaged["prediction"]["mse"], rel=1e-6)
     del checkpoint["optimizer"]["average"]
-    raw = evaluate(restore_model(checkpoint, "cpu"), source, config, baselines=False)
+    raw = evaluate(restore_model(checkpoint, "cpu"), source, config, baselines=False).as_json()
     assert raw["prediction"]["mse"] != pytest.approx(averaged["prediction"]["mse"], rel=1e-3)

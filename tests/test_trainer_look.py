@@ -42,7 +42,7 @@ def test_a_look_says_what_evaluate_says(data, fields):
     config, source = tiny_config(*fields), open_source(data, "val")
     model = make_model(config)
     found = look_at(model, source, config, 67, World())
-    expected = evaluate(model, source, config.data, 67, baselines=False)
+    expected = evaluate(model, source, config.data, 67, baselines=False).as_json()
     heads = [name for name in ("prediction", "reconstruction") if expected[name]]
     assert list(found) == heads
     for head in heads:
