@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+)
 
 from mmgen.errors import InputError
 
@@ -26,7 +33,11 @@ def no_bool(value: Any) -> Any:
 
 
 Integer = Annotated[int, BeforeValidator(no_bool)]
-Float = Annotated[float, BeforeValidator(no_bool)]
+Float = Annotated[
+    float,
+    BeforeValidator(no_bool),
+    AfterValidator(lambda value: value + 0.0),  # -0.0 is 0.0: equal configs draw equal bytes
+]
 
 
 class IntRange(Frozen):

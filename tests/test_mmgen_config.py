@@ -361,3 +361,11 @@ def test_a_bad_file_is_named_with_its_path(tmp_path, content, problem):
     with pytest.raises(InputError) as caught:
         load_config(path=path)
     assert str(caught.value).startswith(f"{path}: {problem}")
+
+
+def test_minus_zero_is_zero():
+    """The two are equal, so nobody could tell why a track or an id differs in a sign."""
+    config = load_config(assignments=("rotation=-0.0", "margin=-0.0", "scale=1..1.0"))
+    assert config == load_config()
+    assert repr(config.rotation.low) == repr(config.margin) == "0.0"
+    assert to_toml(config) == to_toml(load_config())
