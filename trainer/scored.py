@@ -22,7 +22,7 @@ from trainer.perceptual import Perceptual
 METRICS = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")  # and lpips, where it is asked for
 BASELINES = ("black", "copy-last", "mean frame", "constant velocity", "known dynamics")
 TEACHER_FORCED = "teacher-forced "  # and what is decoded
-_CHUNK_VALUES = 1 << 17
+_CHUNK_VALUES = 1 << 18  # for each thread
 _HEADS = ("prediction", "reconstruction")
 
 Frames = dict[str, dict[str, NDArray[np.float64]]]
@@ -44,7 +44,7 @@ class Gatherer:
         if self._lpips:
             self._parts[name]["lpips"].append(self._lpips(output, target, self._frame_shape).cpu())
         # A few frames stay in a CPU's cache, where sixty passes over them cost half as much.
-        few = max(1, _CHUNK_VALUES // output[0].numel())
+        few = max(1, torch.get_num_threads() * _CHUNK_VALUES // output[0].numel())
         at_once = few if output.device.type == "cpu" else len(output)
         for first in range(0, len(output), at_once):
             part = slice(first, first + at_once)
