@@ -137,14 +137,21 @@ def test_the_command_prints_and_keeps_what_was_scored(data, predictions, tmp_pat
     words = ("score", predictions, data, "--context", CONTEXT)
     result = json.loads(mmtrain(*words, "-o", out, "--json").stdout)
     assert result == json.loads((out / "evaluation.json").read_text())
-    rows = list(csv.DictReader((out / "sequences.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((out / "evaluation" / "sequences.csv").read_text().splitlines()))
     assert [int(row["index"]) for row in rows] == list(range(COUNT))
     mean = np.mean([float(row["prediction_mse"]) for row in rows])
     assert mean == pytest.approx(result["prediction"]["mse"], rel=1e-5)
     assert all(float(row["speed"]) == pytest.approx(3.6, abs=0.01) for row in rows)
-    with Image.open(out / "worst.png") as picture:
+    with Image.open(out / "evaluation" / "worst.png") as picture:
         assert picture.size[0] == (CONTEXT + PREDICT) * 32 + 6
         assert picture.size[1] == 16 * 62 + 15 * 8
+    rows = list(csv.DictReader((out / "evaluation" / "horizon_mse.csv").read_text().splitlines()))
+    assert [float(row["model"]) for row in rows] == pytest.approx(
+        result["prediction"]["per_frame"]["mse"]
+    )
+    for name in ("horizon_ssim", "horizon_ce", "sequences_overlap"):
+        with Image.open(out / "evaluation" / f"{name}.png") as picture:
+            assert min(picture.size) > 100
     shown = mmtrain(*words).stdout
     for text in ("prediction", "known dynamics", f"{result['prediction']['ssim']:.3f}", "skill"):
         assert text in shown

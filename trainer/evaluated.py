@@ -75,16 +75,15 @@ def score_file(
     *,
     lpips: bool = False,
 ) -> dict[str, Any]:
-    """Score an npy file of predictions, and keep the result in a folder, if one is named."""
+    """Score an npy file of predictions; keep the result as that of a run, if a folder is named."""
     if out is not None and not out.parent.is_dir():
         raise InputError(f"{out.parent}: is no folder; make it first")
     scored = score_predictions(predictions, data, split=split, context=num_context, lpips=lpips)
     result = scored.as_json() | {"predictions": str(predictions.resolve()), "data": absolute(data)}
     if out is not None:
-        keep(scored, out)
-        worst = worst_sequences(scored)
-        source = open_scored(data, split)
-        write_atomic(out / "worst.png", strips(_shown(source, predictions, num_context, worst)))
+        keep(scored, out / FOLDER)
+        shown = _shown(open_scored(data, split), predictions, num_context, worst_sequences(scored))
+        write_atomic(out / FOLDER / "worst.png", strips(shown))
         write_atomic(out / EVALUATION_NAME, canonical_json(result))
     return result
 
@@ -112,7 +111,7 @@ def worst_sequences(scored: Scored) -> list[int]:
 
 def keep(scored: Scored, folder: Path) -> None:
     """Write sequences.csv and per_frame.csv."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "sequences.csv", sequences_csv(scored))
     write_atomic(folder / "per_frame.csv", per_frame_csv(scored))
 

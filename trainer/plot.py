@@ -4,11 +4,14 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
+from mmgen.shard.manifest import write_atomic
 
 # So wide that text of 10 points is read easily on a telephone, where a plot is 328 px wide.
 _WIDTH_IN = 4.6
@@ -63,6 +66,12 @@ def as_png(figure: Figure) -> bytes:
         )
     few.save(written, "PNG", optimize=True)
     return written.getvalue()
+
+
+def write_plot(folder: Path, plot: Plot) -> None:
+    """Write the picture and the numbers of a plot, each whole or not at all."""
+    write_atomic(folder / f"{plot.name}.png", plot.png)
+    write_atomic(folder / f"{plot.name}.csv", plot.csv)
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -27,7 +27,7 @@ from trainer.inside_plots import NUM_PATHS, activity_plot, trajectory_plot, weig
 from trainer.log import read_jsonl
 from trainer.model import VideoAutoencoder
 from trainer.player import Animation, rollout_animation, sample_animation
-from trainer.plot import Plot
+from trainer.plot import Plot, write_plot
 from trainer.report_table import (
     PUBLISHED_METRICS,
     is_published_task,
@@ -178,8 +178,7 @@ def _write_files(folder: Path, content: Mapping[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     for part in _parts(content.values()):
         if isinstance(part, Plot):
-            write_atomic(folder / f"{part.name}.png", part.png)
-            write_atomic(folder / f"{part.name}.csv", part.csv)
+            write_plot(folder, part)
         else:
             write_atomic(folder / f"{part.name}.png", part.sheet)
 

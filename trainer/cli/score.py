@@ -21,7 +21,10 @@ from trainer.cli.options import print_evaluation
 )
 @click.option("--lpips", is_flag=True, help="Also by LPIPS, with the extra lpips.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder for JSON, CSV and the worst."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for JSON, CSV and plots.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def score(
@@ -43,6 +46,10 @@ def score(
     from trainer.evaluated import score_file
 
     result = score_file(predictions, data, split, context, out, lpips=lpips)
+    if out:
+        from trainer.score_plots import write_score_plots
+
+        write_score_plots(out)
     if as_json:
         click.echo(json.dumps(result))
     else:
