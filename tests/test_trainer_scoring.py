@@ -152,6 +152,12 @@ def test_the_command_prints_and_keeps_what_was_scored(data, predictions, tmp_pat
     for name in ("horizon_ssim", "horizon_ce", "sequences_overlap"):
         with Image.open(out / "evaluation" / f"{name}.png") as picture:
             assert min(picture.size) > 100
+    page = tmp_path / "page.html"
+    mmtrain("report", out, "-o", page)
+    for text in (f"predictions of {predictions}", f"{result['skill']:.3f}", 'id="difficulty"'):
+        assert text in page.read_text()
+    assert 'id="training"' not in page.read_text()
+    assert (tmp_path / "page_files" / "horizon_psnr.csv").is_file()
     shown = mmtrain(*words).stdout
     for text in ("prediction", "known dynamics", f"{result['prediction']['ssim']:.3f}", "skill"):
         assert text in shown

@@ -79,7 +79,8 @@ def score_file(
     if out is not None and not out.parent.is_dir():
         raise InputError(f"{out.parent}: is no folder; make it first")
     scored = score_predictions(predictions, data, split=split, context=num_context, lpips=lpips)
-    result = scored.as_json() | {"predictions": str(predictions.resolve()), "data": absolute(data)}
+    where = {"predictions": str(predictions.resolve()), "data": absolute(data)}
+    result = scored.as_json() | where | {"context": num_context}
     if out is not None:
         keep(scored, out / FOLDER)
         shown = _shown(open_scored(data, split), predictions, num_context, worst_sequences(scored))

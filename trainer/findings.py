@@ -78,6 +78,8 @@ class Evaluation(Heads):
     split: str = Field(min_length=1)
     sequences: int = Field(ge=1)
     checkpoint: str = ""
+    predictions: str = ""  # the file they are from, where they are no run's
+    context: int | None = None
     teacher_forced: Heads | None = None
     baselines: dict[str, Scores | None] | None = None
     entropy_floor: float | None = None

@@ -48,30 +48,42 @@ Columns = Mapping[str, NDArray[np.float64]]
 def write_report(run: Path, out: Path, device: str) -> Path:
     """Write the page, and beside it a folder of its plots as PNG and CSV; return the folder.
 
-    What has not been evaluated, probed or tried is said to be missing.
+    What has not been evaluated, probed or tried is said to be missing. Of a folder that `mmtrain
+    score` has left there is a page without what only a model can show.
     """
     folder = _checked_folder(out)
-    checkpoint = load_checkpoint(latest_checkpoint(run))
-    config = parse_config(checkpoint["config"])
     evaluation = read_evaluation(run)
-    findings = {name: read_finding(run, name) for name in ("difficulty", "probe")}
-    model = restore_model(checkpoint, device)
     content: dict[str, Any] = {
         "name": run.resolve().name,
+        "evaluation": evaluation,
+        "findings": {name: read_finding(run, name) for name in ("difficulty", "probe")},
+    }
+    if evaluation and evaluation.predictions:
+        source = open_scored(evaluation.data, evaluation.split)
+        content |= {"config": None} | _scored(run, evaluation, source, evaluation.context)
+    else:
+        content |= _of_model(run, evaluation, device)
+    _write_files(folder, content)
+    write_atomic(out, _page(content))
+    return folder
+
+
+def _of_model(run: Path, evaluation: Evaluation | None, device: str) -> dict[str, Any]:
+    """Gather what a run says of its model, and what the model says of the data."""
+    checkpoint = load_checkpoint(latest_checkpoint(run))
+    config = parse_config(checkpoint["config"])
+    model = restore_model(checkpoint, device)
+    content: dict[str, Any] = {
         "step": checkpoint["step"],
         "config": config.model_dump(),
         "parameters": sum(tensor.numel() for tensor in checkpoint["model"].values()),
         "loss": loss_curves(read_jsonl(run / "metrics.jsonl"), config, checkpoint["frame_shape"]),
         "weights": list(weight_sheets(model)),
         "trained_on": trained_on(run),
-        "evaluation": evaluation,
-        "findings": findings,
     }
     if evaluation:
         content |= _evaluated(run, evaluation, model, config)
-    _write_files(folder, content)
-    write_atomic(out, _page(content))
-    return folder
+    return content
 
 
 def _checked_folder(out: Path) -> Path:
@@ -93,8 +105,21 @@ def _evaluated(
     source = open_scored(evaluation.data, evaluation.split)
     check_fits(model, source, config.data)
     sequences = read_sequences(run, source.count)
+    num = min(evaluation.sequences, source.count or evaluation.sequences)
+    return _scored(run, evaluation, source, config.data.context) | {
+        "rollouts": _rollouts(model, source, config, evaluation, sequences),
+        "inside": _inside(model, source, config, num),
+    }
+
+
+def _scored(
+    run: Path, evaluation: Evaluation, source: Source, num_context: int | None
+) -> dict[str, Any]:
+    """Gather the scores and what they are scores of."""
+    sequences = read_sequences(run, source.count)
+    num_predicted = len(evaluation.model.per_frame["mse"])
     has_published = evaluation.prediction and is_published_task(
-        model.frame_shape, config.data.context, config.data.predict
+        source.sequence_shape[1:], num_context, num_predicted
     )
     num = min(evaluation.sequences, source.count or evaluation.sequences)
     samples = range(min(_NUM_SAMPLES, num))
@@ -109,12 +134,10 @@ def _evaluated(
         "test_set": name_test_set(source),
         "horizon": list(horizon_curves(evaluation, sequences)),
         "hardness": list(hardness(evaluation.head, sequences)),
-        "rollouts": _rollouts(model, source, config, evaluation, sequences),
         "facts": facts(source),
         "num_counted": min(num, NUM_COUNTED),
         "histograms": list(histograms(measure(source, num))),
         "samples": sample_animation(source, samples, alt),
-        "inside": _inside(model, source, config, num),
     }
 
 

@@ -68,7 +68,7 @@ def _written(metric: str, value: float | None) -> str:
     return f"{value:.{_DIGITS[metric]}f}"
 
 
-def is_published_task(frame_shape: tuple[int, ...], context: int, predict: int) -> bool:
+def is_published_task(frame_shape: tuple[int, ...], context: int | None, predict: int) -> bool:
     """Tell whether published numbers are of this task: 10 frames of 64 x 64 after 10."""
     return (frame_shape, context, predict) == (CANVAS, CONTEXT, PREDICT)
 

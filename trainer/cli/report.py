@@ -12,7 +12,8 @@ import click
 def report(run: Path, out: Path, device: str) -> None:
     """Write one self-contained HTML page: scores, curves, animations, data, a look inside.
 
-    Every plot also goes into a folder beside it, FILE_files, as PNG and its data as CSV.
+    Every plot also goes into a folder beside it, FILE_files, as PNG and its data as CSV. RUN may
+    be a folder that `mmtrain score -o` has left, too.
 
     Example: mmtrain report runs/easy -o report.html
     """
