@@ -14,7 +14,7 @@ from trainer import load_model
 from trainer.latents import encode, truth_at
 from trainer.probe import one_two_five, probe_run
 from trainer.probe_fit import Scale
-from trainer.probe_tables import as_csv, few_label_table
+from trainer.probe_tables import few_label_table, scores_csv
 from trainer.probe_targets import MEASURES, constant_answer, make_targets
 from trainer.probe_tune import Tuned, best_answers, tune, unchanged
 from trainer.source import open_source
@@ -101,7 +101,7 @@ def test_tables_and_curves_are_written(root, result):
     assert header[:3] == ["labels", "sequences", "frozen linear"]
     assert [row[0] for row in rows] == ["2", "5", "all"]
     undefined = {**result["rows"][0], "velocity": {"value": None, "interval": [None, None]}}
-    assert as_csv({"rows": [undefined]}).endswith(",,,\n")
+    assert scores_csv({"rows": [undefined]}).endswith(",,,\n")
 
 
 def test_the_table_shows_intervals_beside_chance(root, tmp_path, monkeypatch):

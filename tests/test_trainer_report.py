@@ -28,8 +28,8 @@ from trainer import load_model
 from trainer.log import read_jsonl
 from trainer.model import VideoAutoencoder
 from trainer.player import rollout_animation, with_boxes
-from trainer.plot import as_png
 from trainer.published import PUBLISHED
+from trainer.result_files import as_png
 from trainer.rollout import roll_out_sequence, write_rollout
 from trainer.source import open_source
 

@@ -12,6 +12,7 @@ from trainer_data import CONTEXT, PREDICT, error_line, make_data, mmtrain, store
 import trainer
 from trainer.errors import InputError
 from trainer.scoring import score_predictions
+from trainer.source import open_scored
 
 COUNT = 70  # more than a batch of 64, no multiple of it
 CUT = {"context": CONTEXT, "steps": PREDICT}
@@ -129,7 +130,10 @@ def test_a_file_of_predictions_scores_as_the_model_that_wrote_it(data, predictio
         return array[place - len(context) : place]
 
     expected = trainer.score(predict, data, **CUT).as_json()
-    assert score_predictions(predictions, data, context=CONTEXT).as_json() == expected
+    assert (
+        score_predictions(predictions, open_scored(data, "test"), context=CONTEXT).as_json()
+        == expected
+    )
 
 
 def test_the_command_prints_and_keeps_what_was_scored(data, predictions, tmp_path):
@@ -167,8 +171,8 @@ def test_the_published_layout_is_data_too(data, frames, predictions, tmp_path):
     """(T, N, H, W) of bytes, of which nobody knows how it was drawn."""
     path = tmp_path / "mnist_test_seq.npy"
     np.save(path, frames.swapaxes(0, 1))
-    known = score_predictions(predictions, data, context=CONTEXT).as_json()
-    found = score_predictions(predictions, path, context=CONTEXT).as_json()
+    known = score_predictions(predictions, open_scored(data, "test"), context=CONTEXT).as_json()
+    found = score_predictions(predictions, open_scored(path, "test"), context=CONTEXT).as_json()
     assert found["prediction"] == known["prediction"]
     for name, table in known["baselines"].items():
         is_drawn = name in ("constant velocity", "known dynamics")

@@ -3,8 +3,6 @@
 Letters: N sequences, C classes.
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmgen.shard.manifest import write_atomic
+from trainer.result_files import as_csv, as_png
 
 # What an answer to "is a digit of this class present?" can be: yes, no; wrongly yes, rightly no.
 ANSWERS = ("found", "missed", "false alarm", "rightly absent")
@@ -71,11 +70,8 @@ def count_several(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> Confusio
 
 def write_csv(path: Path, confusion: Confusion) -> None:
     """Write a line for each class: its label, then its counts."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["label", *confusion.columns])
-    lines.writerows([label, *row] for label, row in enumerate(confusion.counts.tolist()))
-    write_atomic(path, text.getvalue())
+    rows = ([label, *row] for label, row in enumerate(confusion.counts.tolist()))
+    write_atomic(path, as_csv(["label", *confusion.columns], rows))
 
 
 def write_png(path: Path, confusion: Confusion, title: str) -> None:
@@ -94,9 +90,7 @@ def write_png(path: Path, confusion: Confusion, title: str) -> None:
     axes.set_yticks(range(rows), [str(label) for label in range(rows)])
     across, down = ("class said", "true class") if confusion.has_one else ("", "class")
     axes.set(xlabel=across, ylabel=down, title=title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, as_png(figure, 110))
 
 
 def _shares(confusion: Confusion) -> NDArray[np.float64]:

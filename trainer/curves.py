@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from trainer.config import TrainConfig
 from trainer.data_card import QUANTITIES
 from trainer.findings import Evaluation
-from trainer.plot import Plot, add_legend, as_csv, as_png, new_figure
+from trainer.plot import Plot, add_legend, as_small_png, new_figure
+from trainer.result_files import as_csv
 from trainer.tables import METRIC_COLUMNS
 
 METRICS = {metric: heading for metric, heading, _ in METRIC_COLUMNS}
@@ -64,7 +65,7 @@ def loss_curves(
     axes.grid(alpha=0.3)
     alt = f"{unit} over the steps of training: {'; '.join(ends) or 'nothing logged yet'}."
     csv = as_csv(("step", "decoder", "split", metric), rows)
-    return Plot("loss", "Loss", alt, as_png(figure), csv)
+    return Plot("loss", "Loss", alt, as_small_png(figure), csv)
 
 
 def _training_losses(
@@ -140,7 +141,7 @@ def _horizon_curve(
         f"horizon_{metric}",
         label,
         f"{label} by frame {where} the context: {ends}.",
-        as_png(figure),
+        as_small_png(figure),
         as_csv(("frame", *columns), known),
         "The band holds 80 % of the sequences." if band else "",
     )
@@ -180,7 +181,7 @@ def histograms(counted: Mapping[str, NDArray[np.float64]]) -> Iterator[Plot]:
             f"mean {values.mean():.4g}, {len(values):,} {of_what}."
         )
         csv = as_csv(("from", "to", of_what), rows)
-        yield Plot(f"data_{name}", _title(what), alt, as_png(figure), csv)
+        yield Plot(f"data_{name}", _title(what), alt, as_small_png(figure), csv)
 
 
 def _title(text: str) -> str:
@@ -208,7 +209,7 @@ def hardness(head: str, sequences: Mapping[str, NDArray[np.float64]]) -> Iterato
         alt = f"MSE of each sequence against its {label}: the mean goes from {_ends(means)}."
         index = sequences["index"][is_known].astype(int).tolist()
         csv = as_csv(("index", name, "mse"), zip(index, x.tolist(), y.tolist(), strict=True))
-        yield Plot(f"sequences_{name}", _title(label), alt, as_png(figure), csv)
+        yield Plot(f"sequences_{name}", _title(label), alt, as_small_png(figure), csv)
 
 
 def _binned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[list[float], list[float]]:

@@ -3,8 +3,6 @@
 Every point of the axes is a held-out set of its own, rendered as it is scored and never stored.
 """
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +13,7 @@ from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import parse_live
 from trainer.difficulty_axes import SPLIT, Point, find_points
 from trainer.difficulty_plots import draw
-from trainer.errors import InputError
+from trainer.result_files import as_csv, check_folder
 from trainer.scored import Frames
 from trainer.scoring import Predict, score
 from trainer.source import LIVE_SEQUENCES
@@ -96,14 +94,6 @@ def difficulty(
     return result
 
 
-def check_folder(out: Path) -> None:
-    """Refuse a name that no folder can have, before the work."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is no folder; name another")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: is no folder; make it first")
-
-
 def rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the table of a result: a row a point and model; None where a number is not finite."""
     return [
@@ -159,13 +149,5 @@ def _write(out: Path, result: Mapping[str, Any]) -> None:
     )
     out.mkdir(exist_ok=True)
     write_atomic(out / f"{_NAME}.json", canonical_json(result))
-    write_atomic(out / f"{_NAME}.csv", _as_csv(table))
+    write_atomic(out / f"{_NAME}.csv", as_csv(list(table[0]), (row.values() for row in table)))
     write_atomic(out / f"{_NAME}.png", picture)
-
-
-def _as_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()

@@ -3,7 +3,6 @@
 Letters: M models, A and B values of the first and the second axis.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from trainer.difficulty_axes import Value, as_label
+from trainer.result_files import as_png
 
 # What the numbers of an axis are, where its name does not say it.
 _UNITS = {
@@ -36,7 +36,6 @@ _LIMITS = (
 _ERROR, _SKILL = "MSE per frame", "skill"
 _CELL_INCHES = (0.62, 0.42)
 _NARROWEST = 6  # inches: the title has its place
-_DPI = 130
 
 Column = NDArray[np.float64]
 
@@ -101,9 +100,7 @@ def draw(
     else:
         _draw_maps(figure, models, drawn, column("mse"), column("skill"))
     figure.suptitle(title, fontsize="medium")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    return as_png(figure)
 
 
 def _draw_curves(

@@ -10,9 +10,10 @@ from trainer.address import is_live
 from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
 from trainer.config import DataConfig, parse_config
 from trainer.difficulty_axes import find_points
-from trainer.difficulty_curves import DEFAULT_BASE, check_folder, difficulty, say_nothing
+from trainer.difficulty_curves import DEFAULT_BASE, difficulty, say_nothing
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder
+from trainer.result_files import check_folder
 from trainer.run_folder import trained_on
 from trainer.source import LIVE_SEQUENCES
 from trainer.world import one_line_when_out_of_memory

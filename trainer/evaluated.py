@@ -1,7 +1,5 @@
 """The evaluation of a run, kept in its folder: JSON, CSV, and the worst sequences as a picture."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from trainer.config import parse_config
 from trainer.errors import InputError
 from trainer.evaluation import evaluate
 from trainer.out_of_domain import out_of_domain
+from trainer.result_files import as_csv
 from trainer.rollout import Rollout, roll_out_sequence, strips, to_bytes
 from trainer.scored import Scored
 from trainer.scoring import open_predictions, score_predictions
@@ -78,12 +77,13 @@ def score_file(
     """Score an npy file of predictions; keep the result as that of a run, if a folder is named."""
     if out is not None and not out.parent.is_dir():
         raise InputError(f"{out.parent}: is no folder; make it first")
-    scored = score_predictions(predictions, data, split=split, context=num_context, lpips=lpips)
+    source = open_scored(data, split)
+    scored = score_predictions(predictions, source, context=num_context, lpips=lpips)
     where = {"predictions": str(predictions.resolve()), "data": absolute(data)}
     result = scored.as_json() | where | {"context": num_context}
     if out is not None:
         keep(scored, out / FOLDER)
-        shown = _shown(open_scored(data, split), predictions, num_context, worst_sequences(scored))
+        shown = _shown(source, predictions, num_context, worst_sequences(scored))
         write_atomic(out / FOLDER / "worst.png", strips(shown))
         write_atomic(out / EVALUATION_NAME, canonical_json(result))
     return result
@@ -144,12 +144,8 @@ def per_frame_csv(scored: Scored) -> str:
 
 def _csv(header: list[str], rows: Any) -> str:
     """Write numbers as short as they can be told apart; what is not finite is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
     with np.errstate(invalid="ignore"):
-        writer.writerows([_cell(value) for value in row] for row in rows)
-    return text.getvalue()
+        return as_csv(header, ([_cell(value) for value in row] for row in rows))
 
 
 def _cell(value: Any) -> str:

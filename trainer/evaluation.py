@@ -226,7 +226,6 @@ def _untrained(
     wanted: Collection[str],
 ) -> Predictor:
     """Return what scores the predictors that need no training, those that know nothing first."""
-    mean_frame = _mean_frame(source, num_context, steps, count, device)
     redrawn = Redrawn.of(source, num_context)
 
     def redraw(draw: Callable[[NDArray[np.int64], int], NDArray[np.uint8]], window: Window) -> Said:
@@ -242,8 +241,10 @@ def _untrained(
         "copy-last": lambda window: Said(
             window.context[:, -1:].expand_as(window.future), window.future
         ),
-        "mean frame": lambda window: as_it_is(mean_frame.expand_as(window.future), window.future),
     }
+    if "mean frame" in wanted:
+        mean = _mean_frame(source, num_context, steps, count, device)
+        known["mean frame"] = lambda window: as_it_is(mean.expand_as(window.future), window.future)
     if redrawn:
         known["constant velocity"] = partial(redraw, redrawn.constant_velocity)
         known["known dynamics"] = partial(redraw, redrawn.known_dynamics)

@@ -20,7 +20,8 @@ from trainer.inside import (
     unroll,
 )
 from trainer.model import VideoAutoencoder
-from trainer.plot import Plot, add_legend, as_csv, as_png, new_figure
+from trainer.plot import Plot, add_legend, as_small_png, new_figure
+from trainer.result_files import as_csv
 
 NUM_STEPS = 100
 NUM_PATHS = 32
@@ -72,7 +73,7 @@ def _weight_sheet(
         for unit, p in zip(weights.units, pictures, strict=True)
     )
     note = f"The {num} units of the largest norm, numbered. {scale}"
-    return Plot(name, title, alt, as_png(figure), as_csv(header, rows), note)
+    return Plot(name, title, alt, as_small_png(figure), as_csv(header, rows), note)
 
 
 def activity_plot(model: VideoAutoencoder, context: torch.Tensor, num_trained: int) -> Plot:
@@ -110,7 +111,12 @@ def activity_plot(model: VideoAutoencoder, context: torch.Tensor, num_trained: i
         "the dashed line."
     )
     return Plot(
-        "activity", "Units over a long roll-out", alt, as_png(figure), as_csv(header, rows), note
+        "activity",
+        "Units over a long roll-out",
+        alt,
+        as_small_png(figure),
+        as_csv(header, rows),
+        note,
     )
 
 
@@ -157,7 +163,7 @@ def trajectory_plot(
         "Paths of the latent",
         f"The latent of {num} sequences over {length} frames in its first two principal "
         f"components, which hold {first:.0f} and {second:.0f} % of the variance, coloured by {by}.",
-        as_png(figure),
+        as_small_png(figure),
         as_csv(("sequence", "frame", "first", "second", "vy", "vx"), _path_rows(paths, velocity)),
         "A line a sequence, a dot a frame of the context; dots grow with time.",
     )

@@ -1,17 +1,15 @@
 """A plot: its picture, the words beside it, and its data; each also stands alone as PNG and CSV."""
 
-import csv
 import io
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mmgen.shard.manifest import write_atomic
+from trainer import result_files
 
 # So wide that text of 10 points is read easily on a telephone, where a plot is 328 px wide.
 _WIDTH_IN = 4.6
@@ -56,11 +54,10 @@ def add_legend(figure: Figure, title: str | None = None, columns: int = 3) -> No
     )
 
 
-def as_png(figure: Figure) -> bytes:
+def as_small_png(figure: Figure) -> bytes:
     """Draw a figure; 256 colours are enough for it, and a third of the bytes."""
-    drawn, written = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=_DPI)
-    with Image.open(drawn) as picture:
+    written = io.BytesIO()
+    with Image.open(io.BytesIO(result_files.as_png(figure, _DPI))) as picture:
         few = picture.convert("RGB").quantize(
             _NUM_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )
@@ -72,12 +69,3 @@ def write_plot(folder: Path, plot: Plot) -> None:
     """Write the picture and the numbers of a plot, each whole or not at all."""
     write_atomic(folder / f"{plot.name}.png", plot.png)
     write_atomic(folder / f"{plot.name}.csv", plot.csv)
-
-
-def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Write a table as CSV; None becomes an empty cell."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()

@@ -1,14 +1,12 @@
 """The result of probing for people: tables, a CSV file, and curves over the number of labels."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.shard.manifest import write_atomic
-from trainer.errors import InputError
 from trainer.probe_targets import MEASURES
+from trainer.result_files import as_csv, as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,32 +62,26 @@ def few_label_table(result: Mapping[str, Any], measure: str) -> Table:
     return ["labels", "sequences", *(f"{encoder} {probe}" for encoder, probe in _CURVES)], rows
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, before the work."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; name another")
-    if not folder.parent.is_dir():
-        raise InputError(f"{folder.parent}: is no folder; make it first")
-
-
 def write_tables(folder: Path, result: Mapping[str, Any]) -> None:
     """Write every score to FOLDER/scores.csv, and the curves to FOLDER/few_labels.png."""
     folder.mkdir(exist_ok=True)
-    write_atomic(folder / CSV_NAME, as_csv(result))
+    write_atomic(folder / CSV_NAME, scores_csv(result))
     write_atomic(folder / CURVES_NAME, _curves(result))
 
 
-def as_csv(result: Mapping[str, Any]) -> str:
+def scores_csv(result: Mapping[str, Any]) -> str:
     """Write a line a row; undefined values and all labels are empty."""
     about = ("encoder", "probe", "labels", "sequences")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     ends = ([name, f"{name}_low", f"{name}_high"] for name in MEASURES)
-    writer.writerow([*about, *(column for columns in ends for column in columns)])
-    for row in result["rows"]:
-        numbers = (v for m in MEASURES for v in (row[m]["value"], *row[m]["interval"]))
-        writer.writerow([*(row[name] for name in about), *numbers])
-    return text.getvalue()
+    numbers = (
+        (v for m in MEASURES for v in (row[m]["value"], *row[m]["interval"]))
+        for row in result["rows"]
+    )
+    rows = zip(result["rows"], numbers, strict=True)
+    return as_csv(
+        [*about, *(column for columns in ends for column in columns)],
+        ([*(row[name] for name in about), *values] for row, values in rows),
+    )
 
 
 def _key(row: Row) -> tuple[tuple[str, str], int | None]:
@@ -113,9 +105,7 @@ def _curves(result: Mapping[str, Any]) -> bytes:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     count = result["sequences"]["test"]
     figure.suptitle(f"{count} test sequences, bands: 95 % of their resamples")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
+    return as_png(figure)
 
 
 def _draw(axes: "Axes", result: Mapping[str, Any], measure: str) -> None:

@@ -60,7 +60,8 @@ def write_report(run: Path, out: Path, device: str) -> Path:
     }
     if evaluation and evaluation.predictions:
         source = open_scored(evaluation.data, evaluation.split)
-        content |= {"config": None} | _scored(run, evaluation, source, evaluation.context)
+        sequences = read_sequences(run, source.count)
+        content |= {"config": None} | _scored(evaluation, sequences, source, evaluation.context)
     else:
         content |= _of_model(run, evaluation, device)
     _write_files(folder, content)
@@ -105,23 +106,26 @@ def _evaluated(
     source = open_scored(evaluation.data, evaluation.split)
     check_fits(model, source, config.data)
     sequences = read_sequences(run, source.count)
-    num = min(evaluation.sequences, source.count or evaluation.sequences)
-    return _scored(run, evaluation, source, config.data.context) | {
+    num = _num_there(evaluation, source)
+    return _scored(evaluation, sequences, source, config.data.context) | {
         "rollouts": _rollouts(model, source, config, evaluation, sequences),
         "inside": _inside(model, source, config, num),
     }
 
 
+def _num_there(evaluation: Evaluation, source: Source) -> int:
+    return min(evaluation.sequences, source.count or evaluation.sequences)
+
+
 def _scored(
-    run: Path, evaluation: Evaluation, source: Source, num_context: int | None
+    evaluation: Evaluation, sequences: Columns, source: Source, num_context: int | None
 ) -> dict[str, Any]:
     """Gather the scores and what they are scores of."""
-    sequences = read_sequences(run, source.count)
     num_predicted = len(evaluation.model.per_frame["mse"])
     has_published = evaluation.prediction and is_published_task(
         source.sequence_shape[1:], num_context, num_predicted
     )
-    num = min(evaluation.sequences, source.count or evaluation.sequences)
+    num = _num_there(evaluation, source)
     samples = range(min(_NUM_SAMPLES, num))
     alt = f"The first {len(samples)} sequences of the split, boxes around the digits that are known"
     return {

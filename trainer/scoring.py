@@ -19,7 +19,7 @@ from trainer.config import DataConfig
 from trainer.errors import InputError
 from trainer.evaluation import Predictor, Said, Window, check_lengths, measure
 from trainer.scored import Scored
-from trainer.source import open_scored
+from trainer.source import Source, open_scored
 
 Predict = Callable[[Tensor, int], "Tensor | NDArray[Any]"]
 
@@ -53,9 +53,32 @@ def score(
     `.as_json()` is the dictionary that `mmtrain evaluate --json` prints, `.frames` has the scores
     of every sequence and frame.
     """
-    asked = DataConfig(context=context, predict=steps)
     source = open_scored(data, split)
-    check_lengths(source, asked)
+    return _score_on(
+        source,
+        predict,
+        num_sequences,
+        context=context,
+        steps=steps,
+        baselines=baselines,
+        facts=facts,
+        lpips=lpips,
+    )
+
+
+def _score_on(
+    source: Source,
+    predict: Predict,
+    num_sequences: int | None,
+    *,
+    context: int,
+    steps: int,
+    baselines: bool | Collection[str] = True,
+    facts: bool,
+    lpips: bool,
+) -> Scored:
+    """Score a model on a source; parameters and errors as of `score`."""
+    check_lengths(source, DataConfig(context=context, predict=steps))
     return measure(
         _as_predictor(predict, steps),
         source,
@@ -69,7 +92,7 @@ def score(
 
 
 def score_predictions(
-    path: Path, data: Address, *, split: str = "test", context: int = 10, lpips: bool = False
+    path: Path, source: Source, *, context: int = 10, lpips: bool = False
 ) -> Scored:
     """Score predictions that somebody's program left in an npy file.
 
@@ -78,11 +101,10 @@ def score_predictions(
     raises   InputError for a file or data that do not fit
     """
     predictions = open_predictions(path)
-    source = open_scored(data, split)
     expected = source.sequence_shape[1:]
     if predictions.shape[2:] != expected:
         raise InputError(
-            f"{path}: frames are {predictions.shape[2:]}, those of {data} are {expected}"
+            f"{path}: frames are {predictions.shape[2:]}, those of {source.address} are {expected}"
         )
     num_sequences, steps = predictions.shape[:2]
     first = 0
@@ -95,15 +117,8 @@ def score_predictions(
             raise InputError(f"{path}: holds what is no number, among the first {first} sequences")
         return part
 
-    return score(
-        predict,
-        data,
-        split=split,
-        num_sequences=num_sequences,
-        context=context,
-        steps=steps,
-        facts=True,
-        lpips=lpips,
+    return _score_on(
+        source, predict, num_sequences, context=context, steps=steps, facts=True, lpips=lpips
     )
 
 

@@ -58,7 +58,8 @@ def probe(
     Example: mmtrain probe runs/easy data/easy
     """
     from trainer.probe import probe_run
-    from trainer.probe_tables import all_label_table, check_folder, few_label_table, write_tables
+    from trainer.probe_tables import all_label_table, few_label_table, write_tables
+    from trainer.result_files import check_folder
 
     if out is not None:
         check_folder(out)

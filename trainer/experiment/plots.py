@@ -1,6 +1,5 @@
 """An experiment as two pictures: scores with their intervals, and curves over the steps."""
 
-import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from mmgen.shard.manifest import write_atomic
 from trainer.experiment.looks import Comparison, curve_metrics, find_comparisons, mean_curve
 from trainer.experiment.results import Row, Table
+from trainer.result_files import as_png
 from trainer.seeds import Estimate
 
 _LINES = ("-", "--", ":", "-.")
@@ -121,6 +121,4 @@ def _style(table: Table, row: Row) -> tuple[str, str]:
 
 def _save(figure: Figure, path: Path, table: Table) -> None:
     figure.suptitle(table.experiment.title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, as_png(figure))

@@ -10,13 +10,13 @@ from trainer.experiment.folder import ExperimentFolder, make_request
 from trainer.experiment.looks import as_notes, comparisons_as_json
 from trainer.experiment.plots import write_curves, write_results
 from trainer.experiment.results import Table, read_table
-from trainer.experiment.table import as_csv, as_json, as_markdown
+from trainer.experiment.table import as_json, as_markdown, results_csv
 
 
 def write_report(experiment: ExperimentConfig, root: Path) -> Table:
     """Write everything of the runs that are finished, and say which are missing."""
     table = read_table(experiment, ExperimentFolder(root))
-    write_atomic(root / "results.csv", as_csv(table))
+    write_atomic(root / "results.csv", results_csv(table))
     write_atomic(root / "table.md", as_markdown(table, as_notes(table)))
     write_results(root / "results.png", table)
     write_curves(root / "curves.png", table)

@@ -1,31 +1,28 @@
 """An experiment's results in words: CSV, JSON, and a page of Markdown."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from trainer.experiment.config import METRICS
 from trainer.experiment.results import Row, Table, find
+from trainer.result_files import as_csv
 from trainer.seeds import Estimate
 
 _DIGITS = {"mse": 1, "mae": 1, "ce": 1, "psnr": 2}  # of all else three
 _NOTHING = "-"
 
 
-def as_csv(table: Table) -> str:
+def results_csv(table: Table) -> str:
     """Write a line a finished run, with every number that some run has."""
     results = list(table.results)
     there = [m for m in METRICS if any(find(r.scores, m) is not None for r in results)]
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["variant", "data", "seed", "run", "steps", "passes", *there])
+    rows = []
     for result in results:
         cell = result.cell
         named = [cell.variant, cell.data, cell.seed, cell.name, result.steps, result.passes]
-        lines.writerow([*named, *(find(result.scores, metric) for metric in there)])
-    return text.getvalue()
+        rows.append([*named, *(find(result.scores, metric) for metric in there)])
+    return as_csv(["variant", "data", "seed", "run", "steps", "passes", *there], rows)
 
 
 def as_cells(table: Table) -> list[list[str]]:
