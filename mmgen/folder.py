@@ -78,7 +78,8 @@ class LocalFolder:
                     "folder, or overwrite it"
                 )
             for folder in (out / split for split in schema.SPLITS):
-                if not folder.is_dir() and os.path.lexists(folder):
+                # In this order: another writer may make the folder between the two looks.
+                if os.path.lexists(folder) and not folder.is_dir():
                     raise InputError(f"{folder}: is no folder; delete it, or name another for all")
         elif is_used:
             raise InputError(f"{out}: holds something else; name an empty or a new folder")

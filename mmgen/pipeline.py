@@ -8,10 +8,12 @@ other but the folder.
 
 import os
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -228,7 +230,8 @@ class Run:
 
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                waiting = {pool.submit(make, shard): shard for shard in shards}
+                with _uninterrupted():  # a thread whose start breaks off is waited for by nobody
+                    waiting = {pool.submit(make, shard): shard for shard in shards}
                 return {waiting[future]: future.result() for future in as_completed(waiting)}
             except BaseException:
                 stopped.set()
@@ -269,6 +272,17 @@ class Run:
             shard_size=self.request.shard_size,
             splits=splits,
         )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for a moment."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _placeable(request: Request) -> Request:

@@ -1,5 +1,6 @@
 """Shards made by the workers of a real Dask cluster on this machine."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,9 +21,11 @@ NUM_SHARDS = 101
 
 
 def files(root):
-    """Return the whole content of a folder: name -> bytes."""
+    """Return the whole content of a folder: name -> SHA-256."""
     paths = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
 
 
 @pytest.fixture

@@ -38,9 +38,11 @@ def frames_of(data, split):
 
 
 def files(root):
-    """Return the whole content of a folder: name -> bytes."""
+    """Return the whole content of a folder: name -> SHA-256."""
     paths = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
 
 
 def test_what_is_exported_and_imported_again_is_equal(run_mmgen, small_dataset, tmp_path):
