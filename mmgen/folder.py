@@ -168,21 +168,24 @@ def _remove_leftovers(out: Path, part: Sequence[PlannedShard] | None) -> None:
 
     What nobody holds a lock on is dead, unless it was made this moment and is about to be locked.
     """
+    request = out / schema.REQUEST_NAME
     left = [path for folder in ("", "*/") for path in out.glob(f"{folder}*{schema.PARTIAL_SUFFIX}")]
     if part is not None:
         paths = [shard.path(out) for shard in part]
         mine = {path.name + suffix for path in paths for suffix in ("", SIDE_SUFFIX)}
         left = [path for path in left if path.parent == out or path.name.rsplit(".", 2)[0] in mine]
-    left = [path for path in left if path.is_file() and _is_unlocked(path)]
+    left = [path for path in left if path.is_file() and _is_dead(path, request)]
     if left:
         time.sleep(_LOCK_PAUSE_S)
     for path in left:
-        if _is_unlocked(path):
+        if _is_dead(path, request):
             path.unlink(missing_ok=True)
 
 
-def _is_unlocked(path: Path) -> bool:
+def _is_dead(path: Path, request: Path) -> bool:
     try:
+        if path.samefile(request):  # linked, not yet unlinked; the lock on both is our own
+            return True
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -109,6 +109,8 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(
         partial = copied_dataset / f"{name}.0f.partial"
         partial.parent.mkdir(exist_ok=True)
         partial.write_text("{")
+    if is_started:
+        os.link(copied_dataset / "request.json", copied_dataset / "request.json.1a.partial")
     kept = {path: path.stat().st_ino for path in copied_dataset.rglob("*.h5")}
     told, written = [], []
 
