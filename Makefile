@@ -7,7 +7,7 @@ DEMO := demo
 SIZE = $(shell $(BIN)/python -c "import torch; \
 	print('' if torch.cuda.is_available() else '--preset small --set hidden=256 --steps 700')")
 
-.PHONY: demo test slow bench clean
+.PHONY: demo test slow bench figure clean
 
 # Installed once; again when the dependencies change.
 $(VENV)/installed: pyproject.toml
@@ -42,5 +42,12 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/bench_stream.py
 	$(BIN)/python tests/benchmarks/bench_step.py
 
+# The figure to cite, from two experiments: two to three hours on two cores; killed, it goes on.
+figure: $(VENV)/installed
+	$(BIN)/mmtrain experiment experiments/fixed_sets.toml -o figure/fixed_sets
+	$(BIN)/mmtrain experiment experiments/presets.toml -o figure/presets
+	$(BIN)/python examples/skill.py figure
+	@echo "Now open figure/skill.png"
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) figure build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,6 +5,7 @@ python convlstm.py --run runs/first     # with a run of `mmtrain fit` in the sam
 """
 
 import argparse
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -53,11 +54,15 @@ class Forecaster(nn.Module):
         for _ in range(steps):
             output, cell = self.decoder(patches[:, 0, :0], output, cell)
             logits.append(self.read_out(output))
-        return F.pixel_shuffle(torch.stack(logits, 1), PATCH)[:, :, 0]
+        return F.pixel_shuffle(torch.stack(logits, 1), PATCH)[:, :, 0].float()
 
 
-def train(model: nn.Module, stream: trainer.SequenceStream, steps: int) -> None:
+def train(
+    model: nn.Module, stream: trainer.SequenceStream, steps: int
+) -> Iterator[tuple[int, float]]:
+    """Train, and say after each step its number and its loss in nats per frame."""
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step, batch in enumerate(islice(stream, steps), 1):
         frames = batch.to(DEVICE).frames.float() / 255  # (B, T, H, W); bytes until they are here
         seen, target = frames.split([CONTEXT, PREDICT], 1)
@@ -65,8 +70,8 @@ def train(model: nn.Module, stream: trainer.SequenceStream, steps: int) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 20 == 0 or step == steps:
-            print(f"step {step}/{steps}  {loss * target[0, 0].numel():.1f} nats per frame")
+        schedule.step()
+        yield step, loss.item() * target[0, 0].numel()
 
 
 def main() -> None:
@@ -79,7 +84,10 @@ def main() -> None:
     args = parser.parse_args()
 
     model = Forecaster().to(DEVICE)
-    train(model, trainer.SequenceStream(args.data, batch_size=16), args.steps)
+    stream = trainer.SequenceStream(args.data, batch_size=16)
+    for step, nats in train(model, stream, args.steps):
+        if step % 20 == 0 or step == args.steps:
+            print(f"step {step}/{args.steps}  {nats:.1f} nats per frame")
     args.out.mkdir(exist_ok=True)
     torch.save(model.state_dict(), args.out / "convlstm.pt")
 

@@ -92,3 +92,44 @@ def test_the_convlstm_is_scored_and_drawn_beside_a_run(
         drawn = [(row["model"], row["speed"]) for row in csv.DictReader(file)]
     speeds = ("1.0", "2.0", "4.0", "8.0")
     assert drawn == [(model, speed) for speed in speeds for model in ("ConvLSTM", "lstm")]
+
+
+EXPERIMENT = """
+title = "tiny"
+preset = "small"
+set = { hidden = 8, batch_size = 2, steps = 2, eval_every = 1, eval_sequences = 2 }
+seeds = [0, 1]
+metrics = ["skill", "prediction.mse"]
+sequences = 4
+[variants.composite]
+"""
+
+
+@pytest.mark.slow
+def test_the_figure_to_cite_is_made_from_two_experiments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, data in {"fixed_sets": "endless", "presets": "easy"}.items():
+        live = {"endless": "live:srivastava"}.get(data, f"live:{data}")
+        Path(f"{name}.toml").write_text(f'{EXPERIMENT}[data.{data}]\ntrain = "{live}"\n')
+        mmtrain("experiment", f"{name}.toml", "-o", f"out/{name}")
+    tiny = {"SETS": {"endless": None}, "PRESETS": ("easy",), "SEEDS": (0, 1), "LOOKS": (1, 2)}
+    tiny |= {"HIDDEN": 2, "BATCH": 2, "PRESET_STEPS": 1, "VAL": 2, "TEST": 2}
+    tiny |= {"AXES": {"speed": [2, 4], "digits": [1]}}
+    for name, value in tiny.items():
+        monkeypatch.setattr(import_module("skill"), name, value)
+    run_example("skill", "out", monkeypatch)
+    written = Path("out/skill.csv").read_bytes()
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == "out: skill.csv, skill.png"
+    rows = list(csv.DictReader(written.decode().splitlines()))
+    assert {row["panel"] for row in rows} == {"passes", "speed", "digits", "presets"}
+    assert {(row["model"], row["seed"]) for row in rows} == {
+        (model, seed) for model in ("LSTM", "ConvLSTM") for seed in "01"
+    }
+    Path("out/skill.png").unlink()
+    run_example("skill", "out", monkeypatch)  # nothing is trained again
+    assert Path("out/skill.csv").read_bytes() == written
+    assert Path("out/skill.png").is_file()
+    assert len([line for line in capsys.readouterr().out.splitlines() if "step" in line]) == 0
