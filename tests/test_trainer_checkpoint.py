@@ -53,6 +53,11 @@ def test_what_was_saved_comes_back_under_the_safe_default(tmp_path):
     assert not model.training
 
 
+def test_a_model_that_was_trained_in_tf32_comes_back_where_there_is_none(tmp_path):
+    path = save_checkpoint(tmp_path, make_checkpoint(7, "precision=tf32"))
+    assert restore_model(load_checkpoint(path), "cpu").product_dtype is None
+
+
 def test_the_newest_and_the_best_stay(tmp_path):
     for step in (5, 10, 99_999_999, 100_000_000):
         save_checkpoint(tmp_path, make_checkpoint(step))

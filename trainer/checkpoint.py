@@ -74,13 +74,13 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(complete, key=lambda path: int(path.stem.removeprefix("step-")))
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Open a checkpoint; InputError if it is not one of ours."""
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Open a checkpoint, on the CPU; InputError if it is not one of ours."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums in it
             if damaged := archive.testzip():
                 raise InputError(f"{path}: is damaged (checksum of {damaged}); remove it")
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # torch answers garbage with most of the built-in errors
@@ -126,5 +126,6 @@ def restore_model(checkpoint: dict[str, Any], device: str = "auto") -> VideoAuto
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"the checkpoint does not fit its own config: {detail}") from error
     where = pick_device(device)
-    model.round_products(product_dtype(pick_precision(config.run.precision, where)))
+    precision = pick_precision(config.run.precision, where, or_fp32=True)
+    model.round_products(product_dtype(precision))
     return model.to(where).eval()
