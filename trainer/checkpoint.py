@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -106,12 +106,29 @@ def latest_checkpoint(run: Path) -> Path:
     return checkpoints[-1]
 
 
+class Restored(NamedTuple):
+    """The newest checkpoint of a run: the name of its file, and a model ready to evaluate."""
+
+    name: str
+    step: int
+    config: TrainConfig
+    model: VideoAutoencoder
+
+
+def open_run(run: Path, device: str) -> Restored:
+    """Open a run's newest checkpoint, its model on a device; InputError where that cannot be."""
+    path = latest_checkpoint(run)
+    checkpoint = load_checkpoint(path)
+    model = restore_model(checkpoint, device)
+    return Restored(path.name, checkpoint["step"], parse_config(checkpoint["config"]), model)
+
+
 def load_model(run: str | os.PathLike[str], device: str = "auto") -> VideoAutoencoder:
     """Return the model of a run's newest checkpoint, on a device, ready to evaluate.
 
     Where the run averages its weights, the model has the average.
     """
-    return restore_model(load_checkpoint(latest_checkpoint(Path(run))), device)
+    return open_run(Path(run), device).model
 
 
 def restore_model(checkpoint: dict[str, Any], device: str = "auto") -> VideoAutoencoder:

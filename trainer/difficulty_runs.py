@@ -7,8 +7,8 @@ from typing import Any
 
 from mmgen.config import GeneratorConfig
 from trainer.address import is_live
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import DataConfig, parse_config
+from trainer.checkpoint import open_run
+from trainer.config import DataConfig
 from trainer.difficulty_axes import find_points
 from trainer.difficulty_curves import DEFAULT_BASE, difficulty, say_nothing
 from trainer.errors import InputError
@@ -73,12 +73,10 @@ def difficulty_of_runs(
 
 
 def _load(path: Path, device: str) -> _Run:
-    newest = latest_checkpoint(path)
-    checkpoint = load_checkpoint(newest)
-    config = parse_config(checkpoint["config"])
+    name, _, config, model = open_run(path, device)
     if not config.model.predicts:
         raise InputError(f"{path}: only reconstructs; name a run with the decoder predict")
-    return _Run(path, newest.name, restore_model(checkpoint, device), config.data)
+    return _Run(path, name, model, config.data)
 
 
 def _named(runs: Sequence[_Run]) -> dict[str, _Run]:

@@ -9,8 +9,7 @@ import torch
 
 from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import Address, absolute
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import parse_config
+from trainer.checkpoint import open_run
 from trainer.errors import InputError
 from trainer.evaluation import evaluate
 from trainer.out_of_domain import out_of_domain
@@ -44,13 +43,10 @@ def evaluate_run(
     lpips      also score by LPIPS
     returns    what `mmtrain evaluate --json` prints
     """
-    path = latest_checkpoint(run)
-    checkpoint = load_checkpoint(path)
+    name, _, config, model = open_run(run, device)
     source = open_scored(data, split)
-    model = restore_model(checkpoint, device)
-    config = parse_config(checkpoint["config"])
     scored = evaluate(model, source, config.data, num_sequences, facts=True, lpips=lpips)
-    result = scored.as_json() | {"checkpoint": path.name, "data": absolute(data)}
+    result = scored.as_json() | {"checkpoint": name, "data": absolute(data)}
     if elsewhere:
         count = len(scored.index)
         result["out_of_domain"] = out_of_domain(model, source, config.data, count)

@@ -20,8 +20,7 @@ from torch import Tensor
 from mmgen.shard.manifest import replace_durably
 from trainer.address import Address, absolute
 from trainer.cells import State
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import parse_config
+from trainer.checkpoint import open_run
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder, to_values
 from trainer.source import Source, Truth, count_sequences, open_source
@@ -54,17 +53,15 @@ def write_features(
     """
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: is no folder; make it first")
-    path = latest_checkpoint(run)
-    checkpoint = load_checkpoint(path)
+    name, _, config, model = open_run(run, device)
     source = open_source(data, split)
     count = count_sequences(source, num_sequences)
-    model = restore_model(checkpoint, device)
-    num_context = parse_config(checkpoint["config"]).data.context
+    num_context = config.data.context
     check_context(model, source, num_context)
     attributes = {
         "format": FORMAT,
         "run": str(run.resolve()),
-        "checkpoint": path.name,
+        "checkpoint": name,
         "data": absolute(data),
         "split": split,
         "context": num_context,

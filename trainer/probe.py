@@ -26,8 +26,7 @@ from torch import Tensor
 from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import Address, absolute
 from trainer.build import build_model
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import parse_config
+from trainer.checkpoint import open_run
 from trainer.errors import InputError
 from trainer.latents import check_context, encode, truth_at
 from trainer.model import VideoAutoencoder
@@ -80,10 +79,7 @@ def probe_run(
                    sequences and for each of MEASURES value and interval, None where undefined
     raises         InputError for data without ground truth, with too few frames or sequences
     """
-    path = latest_checkpoint(run)
-    checkpoint = load_checkpoint(path)
-    model = restore_model(checkpoint, device)
-    config = parse_config(checkpoint["config"])
+    name, _, config, model = open_run(run, device)
     asked = _ask(model, data, split, num_sequences, config.data.context, seed)
     fresh = _fresh(model, seed)
     rows: Rows = [_row("none", "chance", None, asked.num_labelled, asked.chance())]
@@ -93,7 +89,7 @@ def probe_run(
     latents = _latents_of(fresh, asked)
     rows += _probe_encoder(("random", "scratch"), fresh, latents, asked, steps, say)
     result = {
-        "checkpoint": path.name,
+        "checkpoint": name,
         "data": absolute(data),
         "split": split,
         "sequences": {"labelled": asked.num_labelled, "test": asked.num_test},

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mmgen.shard.manifest import write_atomic
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import TrainConfig, parse_config
+from trainer.checkpoint import open_run
+from trainer.config import TrainConfig
 from trainer.curves import METRICS, hardness, histograms, horizon_curves, loss_curves
 from trainer.data_card import NUM_COUNTED, facts, measure, name_test_set
 from trainer.errors import InputError
@@ -71,14 +71,12 @@ def write_report(run: Path, out: Path, device: str) -> Path:
 
 def _of_model(run: Path, evaluation: Evaluation | None, device: str) -> dict[str, Any]:
     """Gather what a run says of its model, and what the model says of the data."""
-    checkpoint = load_checkpoint(latest_checkpoint(run))
-    config = parse_config(checkpoint["config"])
-    model = restore_model(checkpoint, device)
+    _, step, config, model = open_run(run, device)
     content: dict[str, Any] = {
-        "step": checkpoint["step"],
+        "step": step,
         "config": config.model_dump(),
-        "parameters": sum(tensor.numel() for tensor in checkpoint["model"].values()),
-        "loss": loss_curves(read_jsonl(run / "metrics.jsonl"), config, checkpoint["frame_shape"]),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "loss": loss_curves(read_jsonl(run / "metrics.jsonl"), config, model.frame_shape),
         "weights": list(weight_sheets(model)),
         "trained_on": trained_on(run),
     }

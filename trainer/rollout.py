@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mmgen.shard.manifest import write_atomic
-from mmgen.shard.reader import Split
 from trainer.address import Address
 from trainer.baselines import Redrawn
-from trainer.checkpoint import latest_checkpoint, load_checkpoint, restore_model
-from trainer.config import parse_config
+from trainer.checkpoint import open_run
 from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.model import VideoAutoencoder
@@ -68,20 +66,19 @@ def roll_out(
     raises         InputError for an index out of range, data that do not fit, or frames asked for
                    that nobody can know, because the data were imported
     """
-    checkpoint = load_checkpoint(latest_checkpoint(run))
+    _, _, config, model = open_run(run, device)
+    shown = config.data
     sequences = open_scored(data, split)
     if index < 0 or (sequences.count is not None and index >= sequences.count):
         count = "endless" if sequences.count is None else sequences.count
         raise InputError(f"index: {index} is out of range, {split} has {count} sequences")
-    model = restore_model(checkpoint, device)
-    config = parse_config(checkpoint["config"]).data
-    check_fits(model, sequences, config)
+    check_fits(model, sequences, shown)
     if num_predicted is None:
-        return roll_out_sequence(model, sequences, index, config.context, config.predict)
+        return roll_out_sequence(model, sequences, index, shown.context, shown.predict)
     if not model.config.predicts:
         raise InputError("frames: the model has no prediction decoder, it only reconstructs")
-    truth = _long_truth(sequences, index, config.context, num_predicted)
-    return roll_out_truth(model, truth, config.context)
+    truth = _long_truth(sequences, index, shown.context, num_predicted)
+    return roll_out_truth(model, truth, shown.context)
 
 
 def _long_truth(
@@ -104,7 +101,7 @@ def _long_truth(
 
 def roll_out_sequence(
     model: VideoAutoencoder,
-    sequences: Split | Source,
+    sequences: Source,
     index: int,
     num_context: int,
     num_predicted: int,
@@ -128,7 +125,7 @@ def roll_out_truth(model: VideoAutoencoder, truth: NDArray[np.uint8], num_contex
     return Rollout(truth, reconstruction, prediction, num_context)
 
 
-def _read(sequences: Split | Source, index: int) -> NDArray[np.uint8]:
+def _read(sequences: Source, index: int) -> NDArray[np.uint8]:
     frames = np.empty((1, *sequences.sequence_shape), np.uint8)
     sequences.read(np.array([index]), frames)
     sequence: NDArray[np.uint8] = frames[0]
