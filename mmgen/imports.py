@@ -31,7 +31,6 @@ from mmgen.shard.writer import PlannedShard, ShardWriter, gather_splits, plan_sh
 
 # mnist_test_seq.npy of Srivastava et al. 2015; its MD5 is be083ec986bfe91a449d63653c411eb2.
 PUBLISHED_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
-AXES = ("TNHW", "NTHW")
 
 _UNKNOWN = "unknown"  # which glyphs there are, and which of them a split uses
 _BLOCK_BYTES = 32 << 20

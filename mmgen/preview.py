@@ -12,19 +12,16 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from mmgen.errors import InputError, MmgenError
 from mmgen.overlay import Drawing, Overlay
 from mmgen.shard import schema
 from mmgen.shard.manifest import replace_durably, write_atomic
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 KINDS = (".gif", ".png", ".mp4")
 
@@ -39,7 +36,7 @@ _GAP_GREY = 64
 _FRAMES_PER_S = 10
 
 
-def show(frames: "ArrayLike | Any") -> Image.Image:
+def show(frames: ArrayLike | Any) -> Image.Image:
     """Return a contact sheet, which a notebook displays: a row a sequence, frames left to right.
 
     frames  (H, W), (T, H, W) or (N, T, H, W), each with or without a last axis of 3 colours, uint8

@@ -42,10 +42,6 @@ _COLUMNS = {
 }
 
 
-def say_nothing(line: str) -> None:
-    """Stand in for a caller who wants to see no progress."""
-
-
 def difficulty(
     predict: Predict | Mapping[str, Predict],
     axes: Mapping[str, Sequence[object]],
@@ -56,7 +52,7 @@ def difficulty(
     context: int = 10,
     steps: int = 10,
     about: Mapping[str, Mapping[str, str]] | None = None,
-    say: Callable[[str], None] = say_nothing,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Score predictors along one or two axes of difficulty; write a table and a figure.
 

@@ -10,7 +10,7 @@ from trainer.address import is_live
 from trainer.checkpoint import open_run
 from trainer.config import DataConfig
 from trainer.difficulty_axes import find_points
-from trainer.difficulty_curves import DEFAULT_BASE, difficulty, say_nothing
+from trainer.difficulty_curves import DEFAULT_BASE, difficulty
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder
 from trainer.result_files import check_folder
@@ -36,7 +36,7 @@ def difficulty_of_runs(
     base: str | None = None,
     num_sequences: int = LIVE_SEQUENCES,
     device: str = "auto",
-    say: Callable[[str], None] = say_nothing,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Score the newest checkpoints of runs as `difficulty` does, for one figure.
 

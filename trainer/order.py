@@ -90,11 +90,6 @@ class Order:
         """How many whole batches an epoch has."""
         return self.num_sequences // self.batch_size
 
-    @property
-    def remainder(self) -> int:
-        """How many sequences an epoch leaves out."""
-        return self.num_sequences % self.batch_size
-
     def fixed(self) -> dict[str, Any]:
         """Return what a saved state must agree in, besides the shards themselves."""
         return {"order": _VERSION, "seed": self.seed, "batch_size": self.batch_size} | self.cut()

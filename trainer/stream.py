@@ -128,7 +128,7 @@ class SequenceStream(IterableDataset[Batch]):
     @property
     def sequence_shape(self) -> tuple[int, ...]:
         """(T, H, W) or (T, H, W, 3) of every batch."""
-        return longest_shape(self.sources)
+        return max(source.sequence_shape for source in self.sources)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what resuming needs: the batches handed out, and what fixes their order."""
@@ -276,11 +276,6 @@ def _order_of(
     if len(counts) > 1:
         return Mixture.of(counts, weights, batch_size, seed)
     return InOrder(batch_size) if counts[0] is None else Order(counts[0], batch_size, seed)
-
-
-def longest_shape(sources: Sequence[Source]) -> tuple[int, ...]:
-    """Return the shape of a sequence that holds those of any source."""
-    return max(source.sequence_shape for source in sources)
 
 
 class Memory:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 FORMAT = 1
-CODEC = "gzip"
 SPLITS = ("train", "val", "test")
 MANIFEST_NAME = "manifest.json"
 REQUEST_NAME = "request.json"
