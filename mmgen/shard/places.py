@@ -1,9 +1,10 @@
 """Where a data set lies: a local folder, or a folder at any fsspec address such as s3://bucket/data.
 
-Both kinds answer the same few questions, under names that can only lie inside the place. What a
-driver raises becomes one line here: InputError before the address has answered once (the address,
-the key, the network: the user's to mend), after that MmgenError, when tries have run out. fsspec
-and its drivers take a second to import, so only a remote place does that.
+Both kinds answer the same few questions, under names that can only lie inside the place; what is
+written into a local one is the business of `folder.py`. What a driver raises becomes one line here:
+InputError before the address has answered once (the address, the key, the network: the user's to
+mend), after that MmgenError, when tries have run out. fsspec and its drivers take a second to
+import, so only a remote place does that.
 
 Endpoint and credentials are the driver's own affair; nothing here takes or stores them. For s3://
 (s3fs 2026.9, botocore 1.43) these are honoured:
@@ -19,7 +20,6 @@ import hashlib
 import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
 from mmgen.errors import InputError, MmgenError, ShardError
-from mmgen.shard import schema
-from mmgen.shard.manifest import replace_durably, write_atomic
 
 _BLOCK_BYTES = 8 << 20  # one ranged request; several shards in flight make up for its latency
 _MAX_TRIES = 4
@@ -89,17 +87,6 @@ class LocalPlace:
         path = self.path(relative)
         return path.stat().st_size if path.is_file() else None
 
-    def entries(self, folder: str = "") -> dict[str, int | None]:
-        """Return name -> bytes of what lies in a folder, None for folders; {} where it is not."""
-        path = self.path(folder) if folder else self.root
-        if not path.is_dir():
-            return {}
-        found: dict[str, int | None] = {}
-        for entry in sorted(path.iterdir()):
-            with suppress(FileNotFoundError):  # renamed or removed this moment
-                found[entry.name] = None if entry.is_dir() else entry.lstat().st_size
-        return found
-
     def read_text(self, relative: str, max_bytes: int) -> str:
         """Read a small UTF-8 file; InputError if it is missing, larger or no text."""
         path = self.path(relative)
@@ -107,27 +94,6 @@ class LocalPlace:
             raise InputError(f"{path}: is not there")
         with path.open("rb") as stream:
             return _read_text(stream, max_bytes, str(path))
-
-    def write_text(self, relative: str, text: str) -> None:
-        """Write a small file whole or not at all, in place of an older one."""
-        path = self.path(relative)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-
-    def put_file(self, local: Path, relative: str) -> None:
-        """Copy a finished file here whole or not at all, in place of an older one."""
-        path = self.path(relative)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
-        try:
-            with local.open("rb") as source, partial.open("wb") as target:
-                shutil.copyfileobj(source, target, _BLOCK_BYTES)
-                target.flush()
-                os.fsync(target.fileno())
-            replace_durably(partial, path)
-        except BaseException:  # a full disk, an interrupt: nobody else will clear it away
-            partial.unlink(missing_ok=True)
-            raise
 
     def remove(self, relative: str) -> None:
         """Remove a file; one that is not there is fine."""
