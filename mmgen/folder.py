@@ -91,7 +91,7 @@ class LocalFolder:
 
         raises  ShardError if this writer would make another
         """
-        return find_shard(shard.path(self._root), shard, attributes, known)
+        return find_shard(self.place.path(shard.relative), shard, attributes, known)
 
     def add(
         self,
@@ -103,7 +103,7 @@ class LocalFolder:
 
         known  is the business of whoever leaves or commits what was made
         """
-        return make(shard.path(self._root))
+        return make(self.place.path(shard.relative))
 
     def write(self, name: str, content: str) -> None:
         """Write a small file whole or not at all, whoever else writes it at the same moment."""
@@ -171,8 +171,7 @@ def _remove_leftovers(out: Path, part: Sequence[PlannedShard] | None) -> None:
     request = out / schema.REQUEST_NAME
     left = [path for folder in ("", "*/") for path in out.glob(f"{folder}*{schema.PARTIAL_SUFFIX}")]
     if part is not None:
-        paths = [shard.path(out) for shard in part]
-        mine = {path.name + suffix for path in paths for suffix in ("", SIDE_SUFFIX)}
+        mine = {shard.name + suffix for shard in part for suffix in ("", SIDE_SUFFIX)}
         left = [path for path in left if path.parent == out or path.name.rsplit(".", 2)[0] in mine]
     left = [path for path in left if path.is_file() and _is_dead(path, request)]
     if left:

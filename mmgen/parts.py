@@ -27,8 +27,8 @@ from mmgen.shard.manifest import (
     canonical_json,
 )
 from mmgen.shard.places import find_place
-from mmgen.shard.writer import PlannedShard, gather_splits, known_shards
-from mmgen.uploads import RemoteFolder, relative_name
+from mmgen.shard.writer import PlannedShard, gather_splits
+from mmgen.uploads import RemoteFolder
 
 # Of how many shards a set has -> which of them a writer makes.
 Part = Callable[[int], range]
@@ -104,11 +104,12 @@ class Claim:
 
     @cached_property
     def _listed(self) -> dict[str, ShardEntry]:
-        return known_shards(self.committed)
+        splits = self.committed.splits.values() if self.committed else ()
+        return {entry.name: entry for split in splits for entry in split.shards}
 
     def known(self, shard: PlannedShard) -> ShardEntry | None:
         """Return what an earlier writer vouches for of a shard, if any does."""
-        return self._listed.get(_file_name(shard)) or left_entry(self.folder, shard)
+        return self._listed.get(shard.name) or left_entry(self.folder, shard)
 
     def leave(self, shard: PlannedShard, entry: ShardEntry) -> None:
         """Leave for others, if there may be any, what the manifest will say of a new shard.
@@ -119,8 +120,8 @@ class Claim:
             return
         if self.committed is None:
             leave_entry(self.folder, shard, entry)
-        elif self._listed.get(_file_name(shard)) != entry:
-            place, name = self.folder.place, relative_name(shard)
+        elif self._listed.get(shard.name) != entry:
+            place, name = self.folder.place, shard.relative
             place.remove(name)
             raise ShardError(
                 f"{place.where(name)}: comes out otherwise than the manifest says (other versions "
@@ -218,16 +219,10 @@ def left_entry(folder: Folder, shard: PlannedShard) -> ShardEntry | None:
         entry = ShardEntry(**json.loads(folder.place.read_text(_side(shard), MAX_JSON_BYTES)))
     except (InputError, OSError, ValueError, TypeError, RecursionError):
         return None
-    is_of_it = (entry.name, entry.first, entry.count, entry.bytes) == (
-        *(_file_name(shard), shard.first, shard.count),
-        folder.place.size(relative_name(shard)),
-    )
+    there = shard.name, shard.first, shard.count, folder.place.size(shard.relative)
+    is_of_it = (entry.name, entry.first, entry.count, entry.bytes) == there
     return entry if is_of_it and isinstance(entry.sha256, str) else None
 
 
 def _side(shard: PlannedShard) -> str:
-    return relative_name(shard) + SIDE_SUFFIX
-
-
-def _file_name(shard: PlannedShard) -> str:
-    return relative_name(shard).rpartition("/")[2]
+    return shard.relative + SIDE_SUFFIX

@@ -35,7 +35,6 @@ from mmgen.shard.codecs import DEFAULT, find_codec
 from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, canonical_json, read_json_file
 from mmgen.shard.places import find_place
 from mmgen.shard.writer import PlannedShard, ShardWriter, gather_splits, plan_shards
-from mmgen.uploads import relative_name
 
 # Told of the sequences and of the bytes that a finished piece of work adds.
 Progress = Callable[[int, int], None]
@@ -314,7 +313,7 @@ def _await_entry(folder: Folder, shard: PlannedShard) -> ShardEntry:
     while (entry := left_entry(folder, shard)) is None:
         if time.monotonic() > until:
             raise MmgenError(
-                f"{folder.place.where(relative_name(shard))}: a worker has made it, but it is not "
+                f"{folder.place.where(shard.relative)}: a worker has made it, but it is not "
                 "here; workers have to share this folder"
             )
         time.sleep(_LOOK_EVERY_S)

@@ -66,7 +66,7 @@ class RemoteFolder:
         """Return what an earlier writer vouched for if the shard there has that size."""
         if known is None or (known.first, known.count) != (shard.first, shard.count):
             return None
-        return known if self.place.size(relative_name(shard)) == known.bytes else None
+        return known if self.place.size(shard.relative) == known.bytes else None
 
     def add(
         self,
@@ -78,9 +78,9 @@ class RemoteFolder:
 
         raises  ShardError if it is not the one `known`, which a manifest vouches for
         """
-        name = relative_name(shard)
+        name = shard.relative
         with _scratch() as scratch:
-            path = shard.path(scratch)
+            path = scratch / name
             try:
                 entry = make(path)
             except MmgenError as error:
@@ -107,11 +107,6 @@ class RemoteFolder:
     def for_workers(self) -> "RemoteFolder":
         """Return itself: an address is the same for every process."""
         return self
-
-
-def relative_name(shard: PlannedShard) -> str:
-    """Return the name of a shard in its data set, wherever that lies."""
-    return shard.path(Path()).as_posix()
 
 
 @contextmanager

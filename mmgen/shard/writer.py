@@ -27,7 +27,7 @@ from mmgen.shard import schema
 from mmgen.shard.checks import open_file
 from mmgen.shard.codecs import CHECKED, DEFAULT, find_codec, pack_checked
 from mmgen.shard.file import damaged_rows
-from mmgen.shard.manifest import Manifest, ShardEntry, SplitEntry, replace_durably
+from mmgen.shard.manifest import ShardEntry, SplitEntry, replace_durably
 
 _ANNOTATION_CHUNK_BYTES = 64 << 10
 _DAMAGED = "is damaged"
@@ -226,9 +226,15 @@ class PlannedShard:
     first: int
     count: int
 
-    def path(self, root: Path) -> Path:
-        """Return where it lies in a data set."""
-        return root / self.split / f"{self.split}-{self.number:06d}.h5"
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"{self.split}-{self.number:06d}.h5"
+
+    @property
+    def relative(self) -> str:
+        """Where it lies in its data set, wherever that lies."""
+        return f"{self.split}/{self.name}"
 
 
 def plan_shards(counts: Mapping[str, int], shard_size: int) -> list[PlannedShard]:
@@ -250,12 +256,6 @@ def gather_splits(made: Iterable[tuple[PlannedShard, ShardEntry]]) -> dict[str, 
         split: SplitEntry(sum(entry.count for entry in shards), tuple(shards))
         for split, shards in entries.items()
     }
-
-
-def known_shards(committed: Manifest | None) -> dict[str, ShardEntry]:
-    """Return what an earlier commit, if there is one, vouches for: shard name -> entry."""
-    splits = committed.splits.values() if committed else ()
-    return {entry.name: entry for split in splits for entry in split.shards}
 
 
 def find_shard(
