@@ -106,18 +106,6 @@ def render(
     return renderer.render(index, out, truth)
 
 
-@lru_cache(maxsize=16)
-def _renderer(
-    config: GeneratorConfig,
-    glyphs: GlyphSet,
-    seed: int,
-    split: str,
-    random_until: int | None,
-    straight_from: int | None,
-) -> "_Renderer":
-    return _Renderer(config, glyphs, seed, split, random_until, straight_from)
-
-
 class _Renderer:
     """What all blocks of one (config, glyph set, seed, split) share."""
 
@@ -138,6 +126,7 @@ class _Renderer:
         self._rules_row = np.array([self.rules], tracks.RULES)
         self._sequence_shape = config.frames.high, *config.frame_shape
         self._overlap = _OVERLAPS[config.overlap]
+        self._is_black = config.background == "black"
         check_room(config, self.patches)
         num_bytes = config.digits.high * self._picture_px**2
         if num_bytes > _MAX_PICTURE_BYTES:
@@ -199,7 +188,7 @@ class _Renderer:
             block.angle,
             block.scale,
         )
-        self._paint_simple(block, is_black=True)
+        self._paint_simple(block)
         return block
 
     def _allocate(
@@ -290,7 +279,7 @@ class _Renderer:
         return (
             self._is_classic
             and self._is_simple
-            and config.background == "black"
+            and self._is_black
             and config.occluder == "none"
             and config.missing == 0
             and config.noise.high == 0
@@ -300,8 +289,7 @@ class _Renderer:
         config = self.config
         channels = 1 if config.color == "grey" else 3
         frames = block.frames.reshape((*block.frames.shape[:4], channels))
-        is_black = config.background == "black"
-        if not is_black:
+        if not self._is_black:
             self._fill_background(block.index, drawn, frames)
         cover = self._cover(block.index)
         is_missing = np.zeros(frames.shape[:2], np.bool_)
@@ -310,9 +298,9 @@ class _Renderer:
             tracks.draw_missing(self.drawer.key, block.index, config.missing, until, is_missing)
         hides_more = config.occluder != "none" or config.missing > 0
         if self._is_simple and block.mask is None and (block.visible is None or not hides_more):
-            self._paint_simple(block, is_black)
+            self._paint_simple(block)
         else:
-            self._paint_pictures(block, drawn, light, is_black, frames, cover, is_missing)
+            self._paint_pictures(block, drawn, light, frames, cover, is_missing)
         if hides_more or config.noise.high > 0:
             effects.finish(
                 self.drawer.key,
@@ -327,13 +315,13 @@ class _Renderer:
                 frames,
             )
 
-    def _paint_simple(self, block: Block, is_black: bool) -> None:
+    def _paint_simple(self, block: Block) -> None:
         patches = self.patches
         packed, offset = patches.packed
         placed = block.glyph_index, patches.first
         paint.paint(
             *(packed, offset, patches.ink_box, *placed, block.num_frames, block.position),
-            *(self._overlap, not is_black, block.frames),
+            *(self._overlap, not self._is_black, block.frames),
         )
         if block.box is not None:
             paint.measure_boxes(
@@ -348,7 +336,6 @@ class _Renderer:
         block: Block,
         drawn: Draws,
         light: NDArray[np.int64],
-        is_black: bool,
         frames: NDArray[np.uint8],
         cover: NDArray[np.int64],
         is_missing: NDArray[np.bool_],
@@ -373,7 +360,7 @@ class _Renderer:
             color,
             self.config.motion == "wrap",
             self._overlap,
-            not is_black,
+            not self._is_black,
             self._cells(num_digits),
             np.empty((num_digits, side, side + 3 * LANES), np.uint8),
             np.empty((num_digits, 2, side), np.int64),
@@ -481,6 +468,9 @@ def normal_table() -> NDArray[np.int16]:
     """
     inverse = NormalDist().inv_cdf
     return np.array([round(4096 * inverse((n + 0.5) / 4096)) for n in range(4096)], np.int16)
+
+
+_renderer = lru_cache(maxsize=16)(_Renderer)
 
 
 def block_length(config: GeneratorConfig) -> int:
