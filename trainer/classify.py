@@ -29,8 +29,9 @@ from trainer.classifier import Classifier, ClassifyConfig
 from trainer.confusion import Confusion, count_one, count_several, write_csv, write_png
 from trainer.errors import InputError, RunError
 from trainer.labelled import Examples, Labelled, Rows, Sequences
+from trainer.lock import check_free
 from trainer.log import RunLog
-from trainer.run_folder import check_free, new_folder
+from trainer.run_folder import CONFIG_NAME, new_folder
 from trainer.world import one_line_when_out_of_memory, pick_device
 
 _LOG_EVERY = 10  # steps
@@ -60,7 +61,7 @@ def classify(
     device = pick_device(config.device)
     is_run = _holds_classifier(run)
     if not is_run:
-        check_free(run)
+        check_free(run / CONFIG_NAME)
     elif not overwrite:
         raise InputError(f"{run}: holds a classifier; overwrite it, or name another folder")
     named = "rows" if data is None else absolute(data)
@@ -214,7 +215,7 @@ def _write(
 def _holds_classifier(run: Path) -> bool:
     """Tell whether a folder is a run of this command; another program's config.json is none."""
     try:
-        stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        stored = json.loads((run / CONFIG_NAME).read_text(encoding="utf-8"))
         validated(ClassifyConfig, stored["classify"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MmgenError):
         return False

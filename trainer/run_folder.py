@@ -10,13 +10,11 @@ from typing import Any
 
 from mmgen.errors import MmgenError
 from mmgen.shard.manifest import canonical_json
-from mmgen.shard.schema import PARTIAL_SUFFIX
 from trainer.config import TrainConfig, first_difference, parse_config
 from trainer.errors import InputError
-from trainer.lock import locked, locked_new
+from trainer.lock import check_free, locked, locked_new
 
-_NAME = "config.json"
-_PARTIAL = _NAME + PARTIAL_SUFFIX
+CONFIG_NAME = "config.json"
 
 
 @dataclass(frozen=True)
@@ -41,23 +39,14 @@ def check_folder(run: Path, request: Request, *, resume: bool, overwrite: bool) 
     """
     stored = _read_request(run)
     if stored is None:
-        check_free(run)
+        check_free(run / CONFIG_NAME)
         return
     if not (resume or overwrite):
         raise InputError(f"{run}: holds a run; resume it, overwrite it, or name another folder")
     if not overwrite and (difference := _difference(stored, request)):
         raise InputError(f"{run}: cannot be resumed: {difference}")
-    with locked(run / _NAME, _in_use(run)):
+    with locked(run / CONFIG_NAME, _in_use(run)):
         pass  # one can; the folder stays free till the work
-
-
-def check_free(run: Path) -> None:
-    """Refuse a place that is neither an empty folder nor one that can be made."""
-    if run.exists() and not (run.is_dir() and _is_free(run)):
-        raise InputError(f"{run}: holds something else; name an empty or a new folder")
-    behind = next((place for place in run.parents if place.exists()), run)
-    if not run.exists() and not behind.is_dir():
-        raise InputError(f"{run}: lies behind a file; name a folder")
 
 
 def first_weights(run: Path) -> str | None:
@@ -80,7 +69,7 @@ def held_folder(run: Path, request: Request, *, overwrite: bool) -> Iterator[Non
     """
     is_run = _read_request(run) is not None
     if is_run and not overwrite:
-        with locked(run / _NAME, _in_use(run)):
+        with locked(run / CONFIG_NAME, _in_use(run)):
             yield
         return
     with new_folder(run, _written(request), overwrite=overwrite, is_run=is_run):
@@ -98,11 +87,11 @@ def new_folder(run: Path, content: str, *, overwrite: bool, is_run: bool) -> Ite
     if overwrite:
         shutil.rmtree(old, ignore_errors=True)  # left by a call that was killed here
     if is_run:
-        with locked(run / _NAME, _in_use(run)):
+        with locked(run / CONFIG_NAME, _in_use(run)):
             whole.rename(old)
             shutil.rmtree(old)
     run.mkdir(parents=True, exist_ok=True)
-    with locked_new(run / _NAME, content, _in_use(run)):
+    with locked_new(run / CONFIG_NAME, content, _in_use(run)):
         yield
 
 
@@ -132,13 +121,8 @@ def _written(request: Request) -> str:
 def _read_request(run: Path) -> Request | None:
     """Return what a run was asked for; None if there is no file, or another program's."""
     try:
-        stored = json.loads((run / _NAME).read_text(encoding="utf-8"))
+        stored = json.loads((run / CONFIG_NAME).read_text(encoding="utf-8"))
         config = parse_config(dict(stored["config"]))
         return Request(config, dict(stored["data"]), stored.get("init_from"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MmgenError):
         return None
-
-
-def _is_free(run: Path) -> bool:
-    # A run killed before its config had its name leaves the partial config and nothing else.
-    return all(path.name == _PARTIAL for path in run.iterdir())

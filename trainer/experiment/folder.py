@@ -14,11 +14,10 @@ from typing import Any
 
 from mmgen.errors import MmgenError
 from mmgen.shard.manifest import canonical_json, write_atomic
-from mmgen.shard.schema import PARTIAL_SUFFIX
 from trainer.address import absolute
 from trainer.errors import InputError, TrainerError
 from trainer.experiment.config import Cell, ExperimentConfig, slug
-from trainer.lock import locked, locked_new
+from trainer.lock import check_free, locked, locked_new
 from trainer.source import open_scored, open_source
 
 _FORMAT = 1
@@ -70,11 +69,7 @@ class ExperimentFolder:
         root = self.root
         stored = self._read()
         if stored is None:
-            if root.exists() and not (root.is_dir() and _is_free(root)):
-                raise InputError(f"{root}: holds something else; name an empty or a new folder")
-            behind = next((place for place in root.parents if place.exists()), root)
-            if not root.exists() and not behind.is_dir():
-                raise InputError(f"{root}: lies behind a file; name a folder")
+            check_free(root / _NAME)
         elif difference := _first_difference(stored, request):
             raise InputError(
                 f"{root}: holds another experiment ({difference}); name another folder"
@@ -155,8 +150,3 @@ def _first_difference(there: Json, wanted: Json, place: str = "") -> str | None:
         elif old != new:
             return f"{inside} is {old}, asked for is {new}"
     return None
-
-
-def _is_free(root: Path) -> bool:
-    # What was killed before its request had its name leaves the partial one and nothing else.
-    return all(path.name == _NAME + PARTIAL_SUFFIX for path in root.iterdir())
