@@ -10,10 +10,9 @@ import torch
 from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import Address, absolute
 from trainer.checkpoint import open_run
-from trainer.errors import InputError
 from trainer.evaluation import evaluate
 from trainer.out_of_domain import out_of_domain
-from trainer.result_files import as_csv
+from trainer.result_files import as_csv, check_folder
 from trainer.rollout import Rollout, roll_out_sequence, strips, to_bytes
 from trainer.scored import Scored
 from trainer.scoring import open_predictions, score_predictions
@@ -71,8 +70,8 @@ def score_file(
     lpips: bool = False,
 ) -> dict[str, Any]:
     """Score an npy file of predictions; keep the result as that of a run, if a folder is named."""
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"{out.parent}: is no folder; make it first")
+    if out is not None:
+        check_folder(out)
     source = open_scored(data, split)
     scored = score_predictions(predictions, source, context=num_context, lpips=lpips)
     where = {"predictions": str(predictions.resolve()), "data": absolute(data)}

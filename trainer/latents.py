@@ -23,6 +23,7 @@ from trainer.cells import State
 from trainer.checkpoint import open_run
 from trainer.errors import InputError
 from trainer.model import VideoAutoencoder, to_values
+from trainer.result_files import check_parent
 from trainer.source import Source, Truth, count_sequences, open_source
 from trainer.stream import in_order
 from trainer.world import one_line_when_out_of_memory
@@ -51,8 +52,7 @@ def write_features(
     (1), run, checkpoint, data, split and context, the frames that were read. All is gzip, for any
     HDF5 program. The name is the file's when all is written.
     """
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: is no folder; make it first")
+    check_parent(out)
     name, _, config, model = open_run(run, device)
     source = open_source(data, split)
     count = count_sequences(source, num_sequences)

@@ -35,6 +35,7 @@ from trainer.report_table import (
     score_rows,
     shown_metrics,
 )
+from trainer.result_files import check_parent
 from trainer.rollout import roll_out_sequence
 from trainer.run_folder import trained_on
 from trainer.source import Source, open_scored
@@ -89,8 +90,7 @@ def _checked_folder(out: Path) -> Path:
     """Return the folder beside the page; refuse what cannot be written to, before the work."""
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name a file for the page")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: is no folder; make it first")
+    check_parent(out)
     folder = out.with_name(f"{out.stem}_files")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is no folder, and the plots go there; name another page")

@@ -16,8 +16,13 @@ def check_folder(folder: Path) -> None:
     """Refuse a name that no folder can have, before the work."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is no folder; name another")
-    if not folder.parent.is_dir():
-        raise InputError(f"{folder.parent}: is no folder; make it first")
+    check_parent(folder)
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a file or a folder in a folder that is not there."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: is no folder; make it first")
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:

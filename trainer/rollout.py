@@ -20,6 +20,7 @@ from trainer.checkpoint import open_run
 from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.model import VideoAutoencoder
+from trainer.result_files import check_parent
 from trainer.source import Source, open_scored
 
 _PANEL_PX = 192  # the longer side of a small canvas is enlarged to about this
@@ -142,8 +143,7 @@ def check_picture(path: Path) -> None:
     """Refuse a name that no picture can be written to, before the work."""
     if path.suffix.lower() not in (".gif", ".png"):
         raise InputError(f"{path}: unknown kind of picture; end the name in .gif or .png")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: is no folder; make it first")
+    check_parent(path)
 
 
 def write_rollout(path: Path, rollout: Rollout) -> None:
