@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.build import build_model
-from trainer.ceilings import measure_ceilings, timed_s
+from trainer.ceilings import measure_ceilings, timed_s, written_s
 from trainer.config import TrainConfig
 from trainer.gradients import add_gradients
 from trainer.graph import make_step
@@ -69,7 +69,7 @@ def bench(
     ceilings = measure_ceilings(device, precision)
     floor = find_floor(cost, ceilings)
     least = (1 + _MEASUREMENTS[0]) * _STEPS_AT_ONCE[device.type]
-    say(f"floor {_time(floor.total)} a step; measuring {least} steps or more")
+    say(f"floor {written_s(floor.total)} a step; measuring {least} steps or more")
     torch.manual_seed(config.run.seed)
     measured = _measure(Steps(config, device, reference=reference, say=say), device)
     step_s = median(measured)
@@ -110,7 +110,7 @@ def print_result(result: dict[str, Any]) -> None:
     for part, name in _PARTS.items():
         counted = result["parts"][part]
         numbers = (_giga(counted["flop"]), _giga(counted["bytes"]))
-        table.add_row(name, *numbers, _time(result["floor_s"][part]))
+        table.add_row(name, *numbers, written_s(result["floor_s"][part]))
     Console().print(table)
     ceilings, memory, measured = result["ceilings"], result["memory_bytes"], result["step_s"]
     print(
@@ -119,7 +119,7 @@ def print_result(result: dict[str, Any]) -> None:
         f"{_giga(ceilings['bytes_per_s'])} GB/s\n"
         f"memory of a step {_giga(memory['total'])} GB, activations "
         f"{_giga(memory['activations'])} GB of it\n"
-        f"measured {_time(measured['median'])} a step ({result['step']}, median of "
+        f"measured {written_s(measured['median'])} a step ({result['step']}, median of "
         f"{measured['measurements']}): {result['times_the_floor']:.2f} times the floor, "
         f"{result['sequences_per_s']:,.1f} sequences/s"
     )
@@ -209,7 +209,3 @@ def _device_name(device: torch.device) -> str:
 def _giga(number: float) -> str:
     billions = number / 1e9
     return f"{billions:,.0f}" if billions >= 1000 else f"{billions:.3g}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

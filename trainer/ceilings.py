@@ -34,6 +34,11 @@ def timed_s(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def written_s(seconds: float) -> str:
+    """Write a time with its unit."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
 def _flop_per_s(device: torch.device, dtype: torch.dtype | None) -> float:
     side = _SIDE[device.type]
     left = torch.rand(side, side, device=device, dtype=dtype)

@@ -14,7 +14,7 @@ import torch
 
 from trainer.address import Address
 from trainer.build import build_model
-from trainer.ceilings import measure_ceilings
+from trainer.ceilings import measure_ceilings, written_s
 from trainer.config import TrainConfig, parse_config
 from trainer.errors import InputError
 from trainer.initial_weights import read_weights
@@ -102,7 +102,7 @@ def as_text(result: dict[str, Any]) -> str:
         f"{result['precision']}; ranks: {ranks}",
         f"memory of a step{each}: {_gigabytes(memory['total'])} GB (weights "
         f"{_gigabytes(memory['weights'])}, {', '.join(parts)})",
-        f"no step{each} takes less than {_time(result['floor_s']['total'])} here",
+        f"no step{each} takes less than {written_s(result['floor_s']['total'])} here",
         f"first batch{each}: step {first['step']}, uint8 {tuple(first['frames'])}, "
         f"{shortest if shortest == longest else f'{shortest} to {longest}'} frames a sequence",
     ]
@@ -124,7 +124,3 @@ def _as_toml(fields: dict[str, dict[str, Any]]) -> str:
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.3g}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.cells import NUM_GATES
+from trainer.latents import flattened
 from trainer.model import VideoAutoencoder, to_values
 from trainer.noise import StackNoise
 
@@ -111,8 +112,7 @@ def latents(model: VideoAutoencoder, context: torch.Tensor) -> NDArray[np.float3
     """
     frames = _time_first(model, context)
     states = model.encoder.states(frames, None, StackNoise(), model.product_dtype)
-    flat = [torch.cat([part for layer in state for part in layer], 1) for state in states]
-    return _as_array(torch.stack(flat, 1))
+    return _as_array(torch.stack([flattened(state) for state in states], 1))
 
 
 class Components(NamedTuple):
