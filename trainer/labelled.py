@@ -113,8 +113,7 @@ class Sequences:
     """The splits train and test of a DATA address, frame by frame.
 
     Live data have no end: their first 1000 test sequences are tested on, and every seed trains on
-    the same ones of train in the same order. A stored set of more than 16 shards takes 8 ms for the
-    labels of each sequence.
+    the same ones of train in the same order.
     """
 
     def __init__(self, data: Address, num_classes: int) -> None:

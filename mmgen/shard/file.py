@@ -148,10 +148,11 @@ class Shard:
             index = int(file["index"][row])
         return Sequence(frames, int(self.num_frames[row]), index, **present)
 
-    def annotations(self) -> dict[str, NDArray[Any]]:
-        """Read every annotation of the shard but its masks, name -> array (N, ...)."""
+    def annotations(self, rows: list[int] | None = None) -> dict[str, NDArray[Any]]:
+        """Read every annotation but masks, name -> array (N, ...); of all rows, or some, ascending."""
+        chosen = () if rows is None else rows
         with checks.opened(self.where, self._descriptor) as file:
-            return {name: file[name][()] for name in schema.ANNOTATIONS if name in self.stored}
+            return {name: file[name][chosen] for name in schema.ANNOTATIONS if name in self.stored}
 
     def origin(self) -> dict[str, Any]:
         """Read the root attributes."""
