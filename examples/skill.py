@@ -166,7 +166,7 @@ def draw(table: Path, out: Path) -> None:
         for (model, size), group in groups.items():
             draw_group(axes, model, size, group)
     passes, presets = panels["passes"], panels["presets"]
-    passes.set(xscale="log", xlabel="sequences seen in training", ylim=(-0.6, 1.2))
+    passes.set(xscale="log", xlabel="sequences seen in training", ylim=(-0.45, 1.15))
     small = {"fontsize": "small", "transform": passes.get_yaxis_transform()}
     passes.text(0.02, 1.04, "known dynamics (the oracle)", **small)
     passes.text(0.02, -0.1, "mean frame", color="0.45", **small)
@@ -177,7 +177,9 @@ def draw(table: Path, out: Path) -> None:
     panels["speed"].set(xlabel="speed (px per frame)", xticks=AXES["speed"])
     panels["digits"].set(xlabel="digits", xticks=AXES["digits"])
     for axis in AXES:
-        panels[axis].set_title("trained on two digits at 3.6 px per frame", fontsize="medium")
+        panels[axis].set_title(
+            "trained on two digits at 3.6 px per frame, then tested", fontsize="medium"
+        )
     for axes in (passes, panels["speed"]):
         axes.set_ylabel("skill")
     figure.savefig(out, dpi=150)
