@@ -149,7 +149,7 @@ class Shard:
         return Sequence(frames, int(self.num_frames[row]), index, **present)
 
     def annotations(self, rows: list[int] | None = None) -> dict[str, NDArray[Any]]:
-        """Read every annotation but masks, name -> array (N, ...); of all rows, or some, ascending."""
+        """Read annotations but masks, name -> array (N, ...); `rows` says which, ascending."""
         chosen = () if rows is None else rows
         with checks.opened(self.where, self._descriptor) as file:
             return {name: file[name][chosen] for name in schema.ANNOTATIONS if name in self.stored}
