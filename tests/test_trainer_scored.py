@@ -33,6 +33,13 @@ def test_columns_are_resampled_together_and_always_alike():
     assert means[:, 0].std() > 0.05
 
 
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Of 200 means that are known, 95 % or about 190."""
+    values = (np.random.default_rng(0).random((100, 200)) < 0.6).astype(np.float64)
+    bounds = [interval(means) for means in resampled_means(values).T]
+    assert 180 <= sum(low <= 0.6 <= high for low, high in bounds) <= 198
+
+
 def test_an_infinite_score_has_neither_mean_nor_interval():
     errors = np.ones((20, 3))
     errors[4, 1] = np.inf

@@ -11,10 +11,10 @@ position  (y, x) of every digit, velocity (vy, vx) likewise, each coordinate sor
 Everything is of one frame, the last of the context; digits that are not there then are not asked
 for.
 
-Letters: N sequences, C classes, K digits a sequence, R resamples.
+Letters: N sequences, C classes, K digits a sequence.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.intervals import interval, resampled_means
+
 MEASURES = ("digits", "all_digits", "position", "velocity")
-_RESAMPLES = 1000
 _NO_VARIANCE = 1e-9  # px squared: rounding
-_DRAWN_AT_ONCE = 4_000_000  # places in resamples: 64 MB
 
 Scores = dict[str, dict[str, Any]]  # measure -> {"value": number or None, "interval": [low, high]}
 
@@ -101,7 +101,7 @@ def label_ranks(digits: Tensor, seed: int) -> Tensor:
     return ranks
 
 
-def score(answer: Targets, truth: Targets, seed: int = 0) -> Scores:
+def score(answer: Targets, truth: Targets) -> Scores:
     """Score answers, with intervals that hold 95 % of bootstrap resamples of the sequences.
 
     returns  for each of MEASURES value and interval; None where it is undefined: without digits, or
@@ -109,14 +109,11 @@ def score(answer: Targets, truth: Targets, seed: int = 0) -> Scores:
     """
     gained, possible = _gains(answer.to(truth.digits.device), truth)
     values = _ratio(gained.sum(0), possible.sum(0))
-    resampled = torch.cat(
-        [_ratio(counts @ gained, counts @ possible) for counts in _resamples(gained, seed)]
-    )
-    ends = resampled.new_tensor([0.025, 0.975])
-    intervals = resampled.nanquantile(ends, dim=0).T  # (measures, 2)
+    means = torch.from_numpy(resampled_means(torch.cat([gained, possible], 1).cpu().numpy()))
+    resampled = _ratio(*(means * len(gained)).chunk(2, 1))
     return {
-        name: {"value": _number(value), "interval": [_number(end) for end in interval]}
-        for name, value, interval in zip(MEASURES, values, intervals, strict=True)
+        name: {"value": _number(value), "interval": _interval(ratios)}
+        for name, value, ratios in zip(MEASURES, values, resampled.T, strict=True)
     }
 
 
@@ -152,14 +149,10 @@ def _ratio(gained: Tensor, possible: Tensor) -> Tensor:
     return torch.where(possible > _NO_VARIANCE, gained / possible, torch.nan)
 
 
-def _resamples(like: Tensor, seed: int) -> Iterator[Tensor]:
-    """Yield how often each of the sequences (N, ...) is drawn, (resamples, N)."""
-    count, generator = len(like), torch.Generator().manual_seed(seed)
-    at_once = max(1, _DRAWN_AT_ONCE // count)
-    for begin in range(0, _RESAMPLES, at_once):
-        shape = min(at_once, _RESAMPLES - begin), count
-        drawn = torch.randint(count, shape, generator=generator).to(like.device)
-        yield like.new_zeros(shape).scatter_add_(1, drawn, like.new_ones(1, 1).expand(shape))
+def _interval(resampled: Tensor) -> list[float | None]:
+    """Return the bounds of the resamples in which something was asked."""
+    there = resampled[resampled.isfinite()]
+    return list(interval(there.numpy())) if len(there) else [None, None]
 
 
 def _number(value: Tensor) -> float | None:
