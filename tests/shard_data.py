@@ -35,3 +35,9 @@ def frames_of(*shape):
     noise = np.random.default_rng(shape).integers(0, 256, shape, np.uint8)
     lengths = np.full(len(noise), shape[1], np.int32)
     return noise, {"num_frames": lengths, "index": np.arange(len(noise))}
+
+
+def files(root):
+    """Return all that lies in a folder: name -> bytes."""
+    paths = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}

@@ -1,6 +1,5 @@
 """Shards made by the workers of a real Dask cluster on this machine."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from shard_data import files
 
 import mmgen
 
@@ -18,14 +18,6 @@ distributed = pytest.importorskip("distributed")
 SMALL = ["--set", "canvas=28", "--set", "frames=2", "--train", 4000, "--val", 40, "--test", 0]
 SMALL += ["--shard-size", 40]
 NUM_SHARDS = 101
-
-
-def files(root):
-    """Return the whole content of a folder: name -> SHA-256."""
-    paths = (path for path in root.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from shard_data import files
 
 import mmgen
 from mmgen import imports
@@ -35,14 +36,6 @@ def save(tmp_path):
 
 def frames_of(data, split):
     return np.stack([sequence.frames for sequence in mmgen.open(data)[split]])
-
-
-def files(root):
-    """Return the whole content of a folder: name -> SHA-256."""
-    paths = (path for path in root.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
 
 
 def test_what_is_exported_and_imported_again_is_equal(run_mmgen, small_dataset, tmp_path):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import shard_data
 
 import mmgen
 from mmgen.errors import InputError
@@ -125,8 +126,8 @@ def undisturbed(forker, tmp_path_factory):
 
 def files(root):
     """Return all that has its final name: name -> bytes."""
-    paths = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".partial")
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+    found = shard_data.files(root)
+    return {name: content for name, content in found.items() if not name.endswith(".partial")}
 
 
 def partials(root):

@@ -1,7 +1,6 @@
 """Parts of a data set, made by writers that know of each other through the folder alone."""
 
 import fcntl
-import hashlib
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shard_data import files
 
 import mmgen
 from mmgen.errors import InputError, ShardError
@@ -50,16 +50,6 @@ def generate(run_mmgen):
 @pytest.fixture
 def run(small_config):
     return prepare(small_config, {"train": 20, "val": 3, "test": 9}, seed=5, shard_size=7)
-
-
-def files(root):
-    """Return the whole content of a folder: name -> bytes, of a shard their SHA-256."""
-    paths = (path for path in root.rglob("*") if path.is_file())
-    contents = {str(path.relative_to(root)): path.read_bytes() for path in paths}
-    return {
-        name: hashlib.sha256(content).hexdigest() if name.endswith(".h5") else content
-        for name, content in contents.items()
-    }
 
 
 def ignore(*_):

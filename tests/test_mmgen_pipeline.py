@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from shard_data import files
 
 import mmgen
 from mmgen.card import dataset_id
@@ -27,12 +28,6 @@ from mmgen.verify import find_damage
 
 COUNTS = {"train": 20, "val": 3, "test": 9}  # as `small_dataset`, seed 5, shards of 7
 SHARD = "train/train-000001.h5"
-
-
-def files(root):
-    """Return the whole content of a folder: name -> bytes."""
-    paths = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def names(folder):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import numpy as np
 import pytest
+from shard_data import files
 
 from mmgen.errors import InputError, MmgenError, ShardError
 from mmgen.parts import claimed
@@ -63,12 +64,6 @@ def stored(object_store, small_dataset):
 @pytest.fixture
 def run(object_store, small_config):
     return prepare(small_config, COUNTS, seed=5, shard_size=7)
-
-
-def files(root):
-    """Return the whole content of a folder here: name -> bytes."""
-    paths = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def objects(address=ADDRESS):
