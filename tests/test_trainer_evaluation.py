@@ -13,7 +13,8 @@ from mmgen.shard.reader import open_dataset
 from trainer.build import build_model
 from trainer.config import DataConfig, ModelConfig
 from trainer.errors import InputError
-from trainer.evaluation import check_lengths, evaluate
+from trainer.evaluation import evaluate
+from trainer.lengths import check_lengths
 from trainer.model import Decoded, VideoAutoencoder
 from trainer.noise import Noise, StackNoise
 from trainer.source import open_source

@@ -23,8 +23,8 @@ from torch import Tensor
 from trainer import losses
 from trainer.baselines import Redrawn
 from trainer.config import DataConfig
-from trainer.errors import InputError
 from trainer.hardness import hardness
+from trainer.lengths import check_lengths, check_shape
 from trainer.model import Decoded, VideoAutoencoder, to_values
 from trainer.noise import Noise, StackNoise
 from trainer.perceptual import load_lpips
@@ -144,25 +144,10 @@ def measure(
     )
 
 
-def check_lengths(source: Source, data: DataConfig, *, predicts: bool = True) -> None:
-    """Refuse sequences shorter than context + predict, or than context, before any work."""
-    needed = data.context + (data.predict if predicts else 0)
-    if source.shortest < needed:
-        asked = f"{data.context} and predict {data.predict} need" if predicts else "needs"
-        raise InputError(
-            f"{source.address}: sequences of {source.split} have {source.shortest} frames, context "
-            f"{asked} {needed}; lower {'them' if predicts else 'it'}"
-        )
-
-
 def check_fits(model: VideoAutoencoder, source: Source, data: DataConfig) -> None:
     """Refuse data whose frames are not the model's, or too few."""
     check_lengths(source, data, predicts=model.config.predicts)
-    if source.sequence_shape[1:] != model.frame_shape:
-        raise InputError(
-            f"{source.address}: frames are {source.sequence_shape[1:]}, the model was trained on "
-            f"{model.frame_shape}"
-        )
+    check_shape(source, model)
 
 
 def _windows(

@@ -21,7 +21,7 @@ from mmgen.shard.manifest import replace_durably
 from trainer.address import Address, absolute
 from trainer.cells import State
 from trainer.checkpoint import open_run
-from trainer.errors import InputError
+from trainer.lengths import check_context, check_shape
 from trainer.model import VideoAutoencoder, to_values
 from trainer.result_files import check_parent
 from trainer.source import Source, Truth, count_sequences, open_source
@@ -57,7 +57,8 @@ def write_features(
     source = open_source(data, split)
     count = count_sequences(source, num_sequences)
     num_context = config.data.context
-    check_context(model, source, num_context)
+    check_shape(source, model)
+    check_context(source, num_context)
     attributes = {
         "format": FORMAT,
         "run": str(run.resolve()),
@@ -138,18 +139,3 @@ def truth_at(source: Source, first: int, last: int, frame: int) -> Truth:
                 if name in known:
                     gathered[name].append(known[name][frame])
     return {name: np.stack(values) for name, values in gathered.items()}
-
-
-def check_context(model: VideoAutoencoder, source: Source, num_context: int) -> None:
-    """Refuse frames that are not the model's, or fewer than it reads."""
-    where = f"{source.address}: "
-    if source.sequence_shape[1:] != model.frame_shape:
-        raise InputError(
-            f"{where}frames are {source.sequence_shape[1:]}, the model was trained on "
-            f"{model.frame_shape}"
-        )
-    if source.shortest < num_context:
-        raise InputError(
-            f"{where}sequences of {source.split} have {source.shortest} frames, the model reads "
-            f"{num_context}; take longer ones"
-        )

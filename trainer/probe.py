@@ -28,7 +28,8 @@ from trainer.address import Address, absolute
 from trainer.build import build_model
 from trainer.checkpoint import open_run
 from trainer.errors import InputError
-from trainer.latents import check_context, encode, truth_at
+from trainer.latents import encode, truth_at
+from trainer.lengths import check_context, check_shape
 from trainer.model import VideoAutoencoder
 from trainer.probe_fit import FEWEST, Scale, fit_linear, fit_mlp
 from trainer.probe_tables import written
@@ -157,7 +158,8 @@ def _ask(
     sources = open_source(data, split), open_source(data, _TEST)
     counts = count_sequences(sources[0], num_sequences), count_sequences(sources[1], None)
     for source, number, fewest in zip(sources, counts, (FEWEST, 2), strict=True):
-        check_context(model, source, num_context)
+        check_shape(source, model)
+        check_context(source, num_context)
         _check_truth(source, number, fewest)
     truths = [
         truth_at(source, 0, n, num_context - 1) for source, n in zip(sources, counts, strict=True)

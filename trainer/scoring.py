@@ -17,7 +17,8 @@ from torch import Tensor
 from trainer.address import Address
 from trainer.config import DataConfig
 from trainer.errors import InputError
-from trainer.evaluation import Predictor, Said, Window, check_lengths, measure
+from trainer.evaluation import Predictor, Said, Window, measure
+from trainer.lengths import check_lengths
 from trainer.scored import Scored
 from trainer.source import Source, open_scored
 

@@ -16,9 +16,9 @@ from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import absolute, parse_live
 from trainer.errors import InputError, RunError, Stopped, TrainerError
 from trainer.evaluated import evaluate_run
-from trainer.evaluation import check_lengths
 from trainer.experiment.config import Cell, ExperimentConfig
 from trainer.experiment.folder import ExperimentFolder, Json, make_request
+from trainer.lengths import check_lengths
 from trainer.loop import fit
 from trainer.setup import find_start
 from trainer.source import open_scored, open_source
