@@ -16,10 +16,9 @@ from trainer.address import Address
 from trainer.build import build_model
 from trainer.ceilings import measure_ceilings, written_s
 from trainer.config import TrainConfig, parse_config
-from trainer.errors import InputError
 from trainer.initial_weights import read_weights
 from trainer.roofline import StepCost, count_step, find_floor
-from trainer.setup import Start, find_start, open_checkpoint
+from trainer.setup import Start, find_start, naming_misfit, open_checkpoint
 from trainer.world import one_line_when_out_of_memory
 
 
@@ -71,13 +70,8 @@ def _check_weights(config: TrainConfig, start: Start) -> None:
         read_weights(model, start.init_from)
     if start.newest is not None:
         checkpoint = open_checkpoint(start.newest, start.stream)
-        try:
+        with naming_misfit(start.newest):
             model.load_state_dict(checkpoint["model"], assign=True)
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{start.newest}: does not fit its run ({type(error).__name__}); remove it, or "
-                "overwrite the run"
-            ) from error
 
 
 def _count(config: TrainConfig, start: Start) -> StepCost:

@@ -22,7 +22,7 @@ from trainer.checkpoint import (
     save_checkpoint,
 )
 from trainer.config import RunConfig, TrainConfig, parse_config
-from trainer.errors import InputError, RunError, Stopped
+from trainer.errors import RunError, Stopped
 from trainer.gradients import add_gradients, replicate
 from trainer.graph import make_step
 from trainer.lengths import has_short
@@ -33,7 +33,7 @@ from trainer.noise import Noise, draw_noise, step_generator
 from trainer.optimizer import Updater
 from trainer.run_folder import held_folder
 from trainer.schedule import learning_rate, share_shown
-from trainer.setup import find_start, first_model, open_checkpoint
+from trainer.setup import find_start, first_model, naming_misfit, open_checkpoint
 from trainer.source import Source
 from trainer.stopping import Stop
 from trainer.stream import Batch, SequenceStream
@@ -315,14 +315,9 @@ def _restore_newest(
     if not checkpoints:
         return None
     checkpoint = open_checkpoint(checkpoints[-1], stream)
-    try:
+    with naming_misfit(checkpoints[-1]):
         model.load_state_dict(checkpoint["model"])
         updater.load_state_dict(checkpoint["optimizer"])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{checkpoints[-1]}: does not fit its run ({type(error).__name__}); remove it, or "
-            "overwrite the run"
-        ) from error
     return parse_config(checkpoint["config"])
 
 

@@ -1,7 +1,8 @@
 """What a run needs before its first step: its data, its folder, a model with its first weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,18 @@ def open_checkpoint(path: Path, stream: SequenceStream) -> dict[str, Any]:
         )
     stream.load_state_dict(checkpoint["stream"])
     return checkpoint
+
+
+@contextmanager
+def naming_misfit(path: Path) -> Iterator[None]:
+    """Say of a checkpoint whose weights or state do not fit the run's own config what to do."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: does not fit its run ({type(error).__name__}); remove it, or overwrite the "
+            "run"
+        ) from error
 
 
 def _num_readers() -> int:
