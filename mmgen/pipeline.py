@@ -1,4 +1,4 @@
-"""Config -> shards on disk: workers, resume, commit. The only file that knows of workers.
+"""Config -> shards on disk: workers, resume, commit.
 
 A shard is a pure function of the request and its number, so a run is: write the request, make the
 shards that are missing, write the manifest. Killed anywhere, the same call finishes it. Threads of

@@ -18,7 +18,7 @@ from mmgen.draws import check_seed
 from mmgen.errors import InputError
 from mmgen.glyphs import GlyphSet, is_path, load_glyphs
 from mmgen.shard import schema
-from mmgen.shard.codecs import DEFAULT, find_codec
+from mmgen.shard.codecs import find_codec
 from mmgen.shard.manifest import MAX_JSON_BYTES, Manifest, canonical_json, read_json_file
 from mmgen.shard.places import Place, find_place
 
@@ -44,8 +44,8 @@ class Request:
     counts: Mapping[str, int]
     shard_size: int
     glyphs_sha256: str
-    masks: bool = False
-    codec: str = DEFAULT
+    masks: bool
+    codec: str
 
     @property
     def portable_config(self) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def make_request(
     *,
     seed: int,
     shard_size: int | None,
-    masks: bool = False,
-    codec: str = DEFAULT,
+    masks: bool,
+    codec: str,
 ) -> Request:
     """Check counts, seed, shard size and codec; InputError names the first that cannot be."""
     size = find_shard_size(shard_size, (config.frames.high, *config.frame_shape))

@@ -46,7 +46,6 @@ from trainer.source import Source, count_sequences, open_source
 from trainer.world import one_line_when_out_of_memory
 
 PROBE_NAME = "probe.json"
-STEPS = 200
 _TEST = "test"
 _NEARLY_ALL = 0.9  # of the labelled sequences: no more levels between these and all
 _PROBES = {"linear": fit_linear, "mlp": fit_mlp}
@@ -61,7 +60,7 @@ def probe_run(
     *,
     split: str = "train",
     num_sequences: int | None = None,
-    steps: int = STEPS,
+    steps: int,
     device: str = "auto",
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,

@@ -92,9 +92,7 @@ def _score_on(
     )
 
 
-def score_predictions(
-    path: Path, source: Source, *, context: int = 10, lpips: bool = False
-) -> Scored:
+def score_predictions(path: Path, source: Source, *, context: int, lpips: bool = False) -> Scored:
     """Score predictions that somebody's program left in an npy file.
 
     path     floats (N, P, H, W), or (N, P, H, W, 3): the P frames after the context of the first N
