@@ -314,7 +314,7 @@ def test_only_what_dead_writers_left_is_cleared_away(generate, tmp_path, options
     assert left == {mine[0] % "live", *[theirs % "dead"][:others]}
 
 
-def test_another_request_gets_no_part(generate, copied_dataset, small_dataset):
+def test_another_request_gets_no_part(generate, copied_dataset):
     shutil.rmtree(copied_dataset / "val")
     before = files(copied_dataset)
     line = generate(copied_dataset, "--shards", "0:1", "--masks", code=2).stderr

@@ -388,7 +388,7 @@ def test_missing_credentials_are_named(generate, monkeypatch):
     assert line.count("\n") == 1
 
 
-def test_a_store_that_refuses_to_be_written_is_named(run, small_dataset, monkeypatch):
+def test_a_store_that_refuses_to_be_written_is_named(run, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("Access Denied")
 

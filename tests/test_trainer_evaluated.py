@@ -10,6 +10,7 @@ from PIL import Image
 from trainer_data import CONTEXT, PREDICT, error_line, make_data, mmtrain, stored, tiny_options
 
 from mmgen.generate import render
+from mmgen.glyphs import load_glyphs, transposed
 from mmgen.presets import load_config
 from trainer import load_model
 from trainer.source import LiveSource, open_scored
@@ -117,10 +118,8 @@ def test_other_data_differ_in_one_thing_each(root, result):
     assert all(name in shown for name in elsewhere)
 
 
-def test_transposed_digits_move_as_the_others(root):
+def test_transposed_digits_move_as_the_others():
     config = load_config(assignments=(*FIELDS, "digits=1", "speed=0"))
-    from mmgen.glyphs import load_glyphs, transposed
-
     glyphs = transposed(load_glyphs())
     plain = render(config, 4, seed=1)
     source = LiveSource("transposed", "test", config, 1, glyphs)

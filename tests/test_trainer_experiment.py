@@ -372,7 +372,7 @@ def test_what_has_failed_is_made_once_the_reason_is_gone(tmp_path):
     assert list((out / "failed").iterdir()) == []
 
 
-def test_a_result_that_does_not_parse_is_named(root, tmp_path):
+def test_a_result_that_does_not_parse_is_named(root):
     path = root / "done" / "runs" / FIRST / "result.json"
     whole = path.read_bytes()
     path.write_text("{}")

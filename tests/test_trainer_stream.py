@@ -281,7 +281,7 @@ def test_live_sequences_equal_stored_ones(data, split):
         assert batch.num_frames.tolist() == num_frames[2 * t : 2 * t + 2].tolist()
 
 
-def test_live_batches_go_on_where_a_state_says(data):
+def test_live_batches_go_on_where_a_state_says():
     first = SequenceStream(LIVE, 3)
     take(first, 5)
     second = SequenceStream(LIVE, 3)
