@@ -1,7 +1,7 @@
 """The hash behind every random number, what each number is for, sine and cosine. Fixed for ever.
 
-Any change here changes every data set; so this is the one file whose functions kernels in other
-files may call.
+Any change here changes every data set; so kernels in other files may call its functions, as they
+may those of `lanes.py`, and of no other file.
 """
 
 import numpy as np
