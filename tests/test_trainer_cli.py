@@ -124,6 +124,8 @@ rollout {root}/run {root}/data -o {new}.avi
   {new}.avi: unknown kind of picture; end the name in .gif or .png
 score {root}/nothing.npy {root}/data
   {root}/nothing.npy: cannot be read (No such file or directory)
+score {root}/nothing.npy {root}/data -o {root}/data/request.json
+  {root}/data/request.json: is no folder; name another
 difficulty {root}/run --axis size=1,2 -o {new}
   axis 'size' does not exist; choose turn or a field: {fields}
 difficulty {root}/run --axis speed=1,-1 -o {new}
