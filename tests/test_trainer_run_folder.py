@@ -8,7 +8,7 @@ import pytest
 from trainer_data import error_line, make_data, mmtrain, tiny_config, tiny_options
 
 from trainer.errors import InputError
-from trainer.run_folder import Request, check_folder, first_weights, held_folder
+from trainer.run_folder import Request, check_run_folder, first_weights, held_folder
 
 CONFIG = tiny_config("steps=3")
 REQUEST = Request(CONFIG, {"/data": 1.0})
@@ -26,7 +26,7 @@ def test_a_run_in_use_is_refused_until_its_process_ends(tmp_path):
         kept = (run / "config.json").read_bytes()
         for options in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(InputError, match=IN_USE):
-                check_folder(run, REQUEST, **({"resume": False, "overwrite": False} | options))
+                check_run_folder(run, REQUEST, **({"resume": False, "overwrite": False} | options))
         for overwrite in (False, True):
             with (
                 pytest.raises(InputError, match=IN_USE),
@@ -35,7 +35,7 @@ def test_a_run_in_use_is_refused_until_its_process_ends(tmp_path):
                 raise AssertionError("two in one folder")
         assert (run / "config.json").read_bytes() == kept
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    check_folder(run, REQUEST, resume=True, overwrite=False)
+    check_run_folder(run, REQUEST, resume=True, overwrite=False)
     begin(run)
 
 
@@ -73,13 +73,13 @@ def test_a_run_goes_on_from_the_weights_it_began_with(tmp_path):
     assert first_weights(run) is None
     begin(run, Request(CONFIG, {"/data": 1.0}, "/weights/model.bin"))
     assert first_weights(run) == "/weights/model.bin"
-    check_folder(run, REQUEST, resume=True, overwrite=False)
+    check_run_folder(run, REQUEST, resume=True, overwrite=False)
     other = Request(CONFIG, {}, "/weights/other.bin")
     line = "it began from /weights/model.bin, asked for is /weights/other.bin$"
     with pytest.raises(InputError, match=line):
-        check_folder(run, other, resume=True, overwrite=False)
+        check_run_folder(run, other, resume=True, overwrite=False)
     begin(tmp_path / "drawn")
     with pytest.raises(
         InputError, match="it began from weights drawn by its seed, asked for is /w"
     ):
-        check_folder(tmp_path / "drawn", other, resume=True, overwrite=False)
+        check_run_folder(tmp_path / "drawn", other, resume=True, overwrite=False)

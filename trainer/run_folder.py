@@ -30,7 +30,7 @@ class Request:
     init_from: str | None = None
 
 
-def check_folder(run: Path, request: Request, *, resume: bool, overwrite: bool) -> None:
+def check_run_folder(run: Path, request: Request, *, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that this call may not use, before any work; nothing in it changes.
 
     resume     go on with a run of the same config, if there is one

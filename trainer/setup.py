@@ -20,7 +20,7 @@ from trainer.initial import set_brightness
 from trainer.initial_weights import load_weights, mean_brightness
 from trainer.lengths import check_frames
 from trainer.model import VideoAutoencoder
-from trainer.run_folder import Request, check_folder, first_weights
+from trainer.run_folder import Request, check_run_folder, first_weights
 from trainer.source import Source, find_source
 from trainer.stream import SequenceStream
 from trainer.world import World, find_world, pick_device, pick_precision
@@ -77,7 +77,7 @@ def find_start(
     named = {absolute(address): weight for address, weight in weighted.items()}
     request = Request(config, named, absolute(init_from) if init_from else None)
     if world.is_first:
-        check_folder(run, request, resume=resume, overwrite=overwrite)
+        check_run_folder(run, request, resume=resume, overwrite=overwrite)
     if resume and request.init_from is None:
         request = replace(request, init_from=first_weights(run))
     checkpoints = list_checkpoints(run) if resume and not overwrite else []
