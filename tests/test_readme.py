@@ -1,5 +1,6 @@
 """The README and docs/ say what is so: the tree is the tree, commands and snippets run."""
 
+import csv
 import os
 import re
 import shlex
@@ -8,14 +9,21 @@ import sys
 from pathlib import Path
 
 import click
+import make_commands
+import make_difficulty
+import make_fields
+import make_results
 import pytest
 
 from mmgen.cli import main as mmgen
+from mmgen.config import GeneratorConfig
+from mmgen.presets import PRESETS
 from trainer.cli import main as mmtrain
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = (README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md")))
 NAMES = [page.name for page in PAGES]
 
 
@@ -66,6 +74,48 @@ def test_the_tree_is_the_tree() -> None:
 
 def test_the_front_page_is_a_page() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) < 300
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    kept = make_commands.PAGE.read_text(encoding="utf-8")
+    assert kept == make_commands.page(), "remake it: python docs/make_commands.py"
+
+
+def test_the_published_rows_are_those_of_the_report() -> None:
+    kept = make_results.PAGE.read_text(encoding="utf-8")
+    assert kept == make_results.with_tables(), "remake it: python docs/make_results.py"
+
+
+@pytest.mark.parametrize("page", make_difficulty.TABLES)
+def test_the_tables_of_presets_are_those_of_the_files(page: str) -> None:
+    kept = (ROOT / page).read_text(encoding="utf-8")
+    remake = "remake it: python docs/make_difficulty.py --tables"
+    assert kept == make_difficulty.with_tables(page), remake
+
+
+def test_every_preset_has_a_row_and_a_small_picture() -> None:
+    for path in (make_difficulty.SCORES, make_difficulty.SPEEDS):
+        with path.open(newline="", encoding="utf-8") as file:
+            assert [row["preset"] for row in csv.DictReader(file)] == list(PRESETS)
+    for name in PRESETS:
+        assert (make_difficulty.FOLDER / f"{name}.gif").stat().st_size < 60_000
+
+
+def test_a_preset_scores_what_its_row_says() -> None:
+    found = make_difficulty.scores("easy", 64)
+    kept = make_difficulty.read(make_difficulty.SCORES)["easy"]
+    for name, value in found.items():  # 64 of its 1 000 sequences
+        assert float(value) == pytest.approx(float(kept[name]), rel=0.15), name
+
+
+def test_every_field_has_a_row_and_a_picture() -> None:
+    kept = make_fields.PAGE.read_text(encoding="utf-8")
+    assert kept == make_fields.with_table(), "remake it: python docs/make_fields.py"
+    shown = {*make_fields.SHOWN_VALUES, *make_fields.NOT_SHOWN}
+    assert shown == set(GeneratorConfig.model_fields)
+    pictures = {path.stem: path.stat().st_size for path in make_fields.FOLDER.iterdir()}
+    assert set(pictures) == set(make_fields.SHOWN_VALUES)
+    assert sum(pictures.values()) < 600_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
