@@ -76,6 +76,11 @@ def test_the_front_page_is_a_page() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) < 300
 
 
+def test_a_model_of_ones_own_takes_twelve_lines() -> None:
+    (block,) = (block for block in blocks_of(README, "python") if "trainer.score(" in block)
+    assert len([line for line in block.splitlines() if line]) <= 12
+
+
 def test_the_reference_is_what_the_commands_say() -> None:
     kept = make_commands.PAGE.read_text(encoding="utf-8")
     assert kept == make_commands.page(), "remake it: python docs/make_commands.py"
@@ -149,7 +154,7 @@ def test_the_commands_of_dask_have_the_options_they_are_shown_with() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_and_snippets_run(page: Path, tmp_path: Path) -> None:
-    script = ["set -e", *blocks_of(page, "sh")]
+    script = ["set -e", "pip() { :; }", *blocks_of(page, "sh")]  # what runs here is installed
     if snippets := blocks_of(page, "python"):
         (tmp_path / "snippets.py").write_text("\n".join(snippets))
         script.append(f"{shlex.quote(sys.executable)} snippets.py")
