@@ -25,6 +25,7 @@ README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = (README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md")))
 NAMES = [page.name for page in PAGES]
+KOREAN = ROOT / "README.ko.md"  # the first half of the README; its commands are run there
 
 
 def blocks_of(page: Path, language: str) -> list[str]:
@@ -123,7 +124,17 @@ def test_every_field_has_a_row_and_a_picture() -> None:
     assert sum(pictures.values()) < 600_000
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_the_korean_page_says_what_the_readme_says() -> None:
+    text, korean = README.read_text(encoding="utf-8"), KOREAN.read_text(encoding="utf-8")
+    blocks = re.findall(r"```\w+\n.*?```", korean, re.DOTALL)
+    assert len(blocks) > 3
+    assert [block for block in blocks if block not in text] == []
+    prose = re.sub(r"```.*?```", "", korean, flags=re.DOTALL)
+    numbers = {number.strip() for number in re.findall(r"\d[\d ]*(?:\.\d+)?", prose)}
+    assert [number for number in sorted(numbers) if number not in text] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, KOREAN], ids=[*NAMES, KOREAN.name])
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
