@@ -77,7 +77,8 @@ def test_an_mp4_is_what_every_player_takes(tmp_path, frames, side):
     factor = 192 // side
     width, height = 3 * factor * side + 2 * GAP, factor * side
     size = width + width % 2, height + height % 2
-    told = re.search(r"Video: (\w+) .*, (\w+)\(.*, (\d+x\d+).*, (\d+) fps", decoded.stderr.decode())
+    stderr = decoded.stderr.decode()
+    told = re.search(r"Video: (\w+) .*, (yuv\w+).*, (\d+x\d+).*, (\d+) fps", stderr)
     assert told
     assert told.groups() == ("h264", "yuv420p", f"{size[0]}x{size[1]}", "10")
     shown = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
