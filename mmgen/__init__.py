@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mmgen.preview import show
     from mmgen.shard.reader import open_dataset as open
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # Public names and where they live. They load on first use, because numba alone takes more than a
 # second to import and `mmgen --help` must not pay for it.

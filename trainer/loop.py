@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmgen import __version__
 from trainer.address import Address
 from trainer.best import Best, find_best, write_best
 from trainer.board import Board
@@ -298,7 +298,7 @@ def _save(job: Training) -> None:
         "optimizer": job.updater.state_dict(),
         "stream": job.stream.state_dict(),
         "config": job.config.model_dump(),
-        "version": _version(),
+        "version": __version__,
         "frame_shape": list(job.model.frame_shape),
     }
     save_checkpoint(job.run, checkpoint)
@@ -346,10 +346,3 @@ def _open_log(
     if world.is_first:
         write_best(run, find_best(log.looks, config.best_metric))
     return log
-
-
-def _version() -> str:
-    try:
-        return version("moving-mnist")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "unknown"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mmgen import __version__
 from mmgen.errors import MmgenError, explain
 from trainer.cli.bench import bench
 from trainer.cli.classify import classify
@@ -61,7 +62,7 @@ def _is_said_by_first(error: BaseException) -> bool:
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="moving-mnist")
+@click.version_option(__version__)
 @click.option("--traceback", is_flag=True, help="Show where an error comes from.")
 def main(traceback: bool) -> None:
     """Train a video autoencoder on Moving MNIST shards, and measure what it learned."""
