@@ -1,13 +1,15 @@
 # make demo, make test, make bench: each sets up what it needs, and reuses it the next time.
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
+RELEASE := .venv-release
 BIN := $(VENV)/bin
 DEMO := demo
 # Expanded when the recipe runs, after the installation: the whole model where there is a GPU.
 SIZE = $(shell $(BIN)/python -c "import torch; \
 	print('' if torch.cuda.is_available() else '--preset small --set hidden=256 --steps 700')")
 
-.PHONY: demo test slow bench figure clean
+.PHONY: demo test slow lowest release bench figure clean
 
 # Installed once; again when the dependencies change.
 $(VENV)/installed: pyproject.toml
@@ -36,6 +38,27 @@ test: $(VENV)/installed
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
 
+# The fast tests with every dependency at the lower end of its range; PYTHON=python3.11 takes the
+# oldest Python too. Needs 7 GB: the oldest torch comes with its own CUDA.
+lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(LOWEST)/bin/python .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt \
+		--editable ".[cluster,codecs,lightning,lpips,s3,tensorboard,video]" --group dev
+	$(LOWEST)/bin/python -m pytest -m "not slow"
+
+# dist/: the sdist, the wheel made from it, and what can be checked before anybody else has them.
+release:
+	rm -rf dist
+	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(RELEASE)/bin/python -m pip install --quiet --group release
+	$(RELEASE)/bin/python -m build
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(RELEASE)/bin/check-wheel-contents dist/*.whl
+	$(RELEASE)/bin/cffconvert --validate
+
 bench: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/bench_render.py
 	$(BIN)/python tests/benchmarks/bench_generate.py
@@ -50,4 +73,4 @@ figure: $(VENV)/installed
 	@echo "Now open figure/skill.png"
 
 clean:
-	rm -rf $(VENV) $(DEMO) figure build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(RELEASE) $(DEMO) figure build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
