@@ -59,11 +59,9 @@ release:
 	$(RELEASE)/bin/check-wheel-contents dist/*.whl
 	$(RELEASE)/bin/cffconvert --validate
 
+# Writes tests/benchmarks/results/table.md; minutes, on a machine with nothing else to do.
 bench: $(VENV)/installed
-	$(BIN)/python tests/benchmarks/bench_render.py
-	$(BIN)/python tests/benchmarks/bench_generate.py
-	$(BIN)/python tests/benchmarks/bench_stream.py
-	$(BIN)/python tests/benchmarks/bench_step.py
+	$(BIN)/python tests/benchmarks/bench_all.py
 
 # The figure to cite, from two experiments: two to three hours on two cores; killed, it goes on.
 figure: $(VENV)/installed

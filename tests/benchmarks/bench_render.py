@@ -1,43 +1,38 @@
-"""Sequences per second of the renderer against plain loops, side by side in one run.
+"""Sequences per second of the renderer against plain loops.
 
     python tests/benchmarks/bench_render.py
 
 One thread, in memory, uint8, 20 x 64 x 64. The loops have the shape of every published generator:
-Python over frames and digits, NumPy or cv2 on a patch or a canvas. Rounds alternate, so that a busy
-machine slows both, and one thread is timed by the CPU time it takes; what to read are the ratios,
-each the median of its rounds.
+Python over frames and digits, NumPy or cv2 on a patch or a canvas.
 """
 
-import math
-import platform
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from statistics import median
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
+from measure import FULL, Candidate, Row, Size, alone, alternate, faster, print_table, spaced
 from numpy.typing import NDArray
 
 import mmgen
 from mmgen.config import GeneratorConfig
-from mmgen.generate import block_length
 from mmgen.glyphs import load_glyphs
-from mmgen.presets import load_config
+from mmgen.presets import PRESETS, load_config
 
-SHAPE = (20, 64, 64)
-SEQUENCE_BYTES = math.prod(SHAPE)
-ROUNDS = 15
-IN_CACHE, IN_RAM = 16, 2048  # 1.3 and 168 MB
+NUM_FRAMES = 20
+SHAPE = (NUM_FRAMES, 64, 64)
+IN_CACHE = 16  # sequences, 1.3 MB
+GLYPH = 28
 Glyphs = NDArray[np.uint8]
 
 
-def numpy_tracks(num_sequences: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return tracks of two digits in shares of the travel, float64 (T, 2, N, K)."""
-    position = rng.random((2, num_sequences, 2))
-    angle = rng.random((num_sequences, 2)) * 2 * np.pi
+def numpy_tracks(
+    num_sequences: int, rng: np.random.Generator, num_digits: int = 2
+) -> NDArray[np.float64]:
+    """Return tracks in shares of the travel, float64 (T, 2, N, K)."""
+    position = rng.random((2, num_sequences, num_digits))
+    angle = rng.random((num_sequences, num_digits)) * 2 * np.pi
     step = 0.1 * np.stack([np.sin(angle), np.cos(angle)])
-    track = np.empty((SHAPE[0], *position.shape))
+    track = np.empty((NUM_FRAMES, *position.shape))
     for at in track:
         position += step
         step[(position <= 0) | (position >= 1)] *= -1
@@ -47,18 +42,22 @@ def numpy_tracks(num_sequences: int, rng: np.random.Generator) -> NDArray[np.flo
 
 
 def numpy_bounce(
-    glyphs: Glyphs, num_sequences: int, rng: np.random.Generator
+    glyphs: Glyphs,
+    num_sequences: int,
+    rng: np.random.Generator,
+    num_digits: int = 2,
+    canvas: int = 64,
 ) -> tuple[Glyphs, NDArray[np.float64], NDArray[np.int64]]:
     """Render `srivastava`, np.maximum on a 28 x 28 patch; return frames, tracks, glyph indices."""
-    tracks = 36 * numpy_tracks(num_sequences, rng)
+    tracks = (canvas - GLYPH) * numpy_tracks(num_sequences, rng, num_digits)
     corners = tracks.astype(np.int32)
-    picked = rng.integers(len(glyphs), size=(num_sequences, 2))
-    frames = np.zeros((num_sequences, *SHAPE), np.uint8)
+    picked = rng.integers(len(glyphs), size=(num_sequences, num_digits))
+    frames = np.zeros((num_sequences, NUM_FRAMES, canvas, canvas), np.uint8)
     for n, sequence in enumerate(frames):
         for t, frame in enumerate(sequence):
-            for k in range(2):
+            for k in range(num_digits):
                 top, left = corners[t, :, n, k]
-                patch = frame[top : top + 28, left : left + 28]
+                patch = frame[top : top + GLYPH, left : left + GLYPH]
                 np.maximum(patch, glyphs[picked[n, k]], out=patch)
     return frames, tracks, picked
 
@@ -111,103 +110,80 @@ def cv2_advanced(glyphs: Glyphs, num_sequences: int, rng: np.random.Generator) -
             frame[:] = (canvas + 0.5).clip(0, 255)
 
 
-def per_second(
-    function: Callable[[], object], num_sequences: int, clock: Callable[[], float]
-) -> float:
-    """Run something once; return sequences per second."""
-    start = clock()
-    function()
-    return num_sequences / (clock() - start)
-
-
-def alternate(
-    *candidates: tuple[Callable[[], object], int], clock: Callable[[], float] = time.thread_time
-) -> list[list[float]]:
-    """Run candidates in turn; return the rates of each but of the first round, which compiles."""
-    rates = [
-        [per_second(function, num_sequences, clock) for function, num_sequences in candidates]
-        for _ in range(ROUNDS + 1)
-    ]
-    return [list(column) for column in zip(*rates[1:], strict=True)]
-
-
 def ours(
-    config: GeneratorConfig, block: int, truth: tuple[str, ...] = (), total: int = 0
-) -> tuple[Callable[[], object], int]:
+    config: GeneratorConfig, total: int, block: int = IN_CACHE, truth: tuple[str, ...] = ()
+) -> Candidate:
     """Render about `total` sequences, block by block into the same memory."""
-    out = np.empty((block, *SHAPE), np.uint8)
+    out = np.empty((block, config.frames.high, *config.frame_shape), np.uint8)
     times = max(1, total // block)
 
     def run() -> None:
         for first in range(0, times * block, block):
             mmgen.render(config, range(first, first + block), out=out, truth=truth)
 
-    return run, times * block
+    return Candidate(run, times * block)
 
 
-def zeroing(block: int) -> tuple[Callable[[], object], int]:
+def zeroing(total: int, block: int) -> Candidate:
     out = np.empty((block, *SHAPE), np.uint8)
-    times = max(1, IN_RAM // block)
-    return lambda: [out.fill(0) for _ in range(times)], times * block
+    times = max(1, total // block)
+    return Candidate(lambda: [out.fill(0) for _ in range(times)], times * block)
 
 
-def in_threads(config: GeneratorConfig, num_threads: int) -> tuple[Callable[[], object], int]:
-    """Render 4096 sequences in the blocks that `mmgen generate` takes, in a pool of threads."""
-    jobs = [ours(config, block_length(config), total=IN_RAM // 2) for _ in range(4)]
-
-    def run() -> None:
-        with ThreadPoolExecutor(num_threads) as pool:
-            list(pool.map(lambda job: job[0](), jobs))
-
-    return run, sum(job[1] for job in jobs)
+def unseen_digits() -> Glyphs:
+    return load_glyphs().images[60_000:]
 
 
-def show(name: str, rate: list[float], against: str, other: list[float]) -> None:
-    ratio = median(one / two for one, two in zip(rate, other, strict=True))
-    print(f"| {name} | {median(rate):,.0f} | {against} {median(other):,.0f} | {ratio:.2f} |")
+def classic_rows(size: Size) -> Iterator[Row]:
+    glyphs, rng = unseen_digits(), np.random.default_rng(0)
+    config, few = load_config("srivastava"), max(1, size.sequences // 32)
+    for block in (IN_CACHE, size.sequences):
+        frames, annotated, loop, zeroed = alternate(
+            # As many as are zeroed: both begin in caches that the loop left.
+            ours(config, size.sequences, block),
+            ours(config, size.sequences, block, ("box", "visible")),
+            Candidate(lambda: numpy_bounce(glyphs, few, rng), few),
+            zeroing(size.sequences, block),
+            rounds=size.rounds,
+        )
+        name = f"render `srivastava`, {spaced(block)} at a time"
+        yield faster(name, frames, "NumPy loop", loop)
+        yield faster(f"{name}, all annotations", annotated, "NumPy loop, without", loop)
+        yield faster(name, frames, "zeroing the memory: no more is possible", zeroed)
 
 
-def main() -> None:
-    cv2.setNumThreads(1)
-    glyphs = load_glyphs().images[60_000:]
-    rng = np.random.default_rng(0)
-    classic, advanced = load_config("srivastava"), load_config("mnist++")
+def turned_rows(size: Size) -> Iterator[Row]:
+    glyphs, rng = unseen_digits(), np.random.default_rng(0)
+    total, few = max(1, size.sequences // 16), max(1, size.sequences // 160)
     subpixel = load_config("srivastava", assignments=["rounding=subpixel"])
-    everything = ("box", "visible")
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
-    print("| what | sequences/s | against | ratio |\n| --- | --: | --: | --: |")
-    total = IN_RAM  # as many as are zeroed: both begin in caches that the NumPy loop left
-    for block in (IN_CACHE, IN_RAM):
-        rates = alternate(
-            ours(classic, block, total=total),
-            zeroing(block),
-            (lambda: numpy_bounce(glyphs, 60, rng), 60),
-            ours(classic, block, ("box",), total),
-            ours(classic, block, everything, total),
-        )
-        name = f"`srivastava`, blocks of {block}"
-        show(name, rates[0], "zeroing", rates[1])
-        show(name, rates[0], "NumPy loop", rates[2])
-        show(f"{name}, all but `visible`", rates[3], "frames alone", rates[0])
-        show(f"{name}, all annotations", rates[4], "frames alone", rates[0])
-    for name, config, loop, label in (
-        ("`mnist++`", advanced, cv2_advanced, "cv2 loop"),
-        ("subpixel bounce", subpixel, numpy_subpixel, "NumPy loop"),
+    for name, config, way, loop in (
+        ("render `mnist++`", load_config("mnist++"), "cv2.warpAffine loop", cv2_advanced),
+        ("render `srivastava` at fractions of a px", subpixel, "NumPy loop", numpy_subpixel),
     ):
-        rates = alternate(
-            ours(config, IN_CACHE, total=120),
-            (lambda loop=loop: loop(glyphs, 12, rng), 12),
-            ours(config, IN_CACHE, ("box",), 120),
-            ours(config, IN_CACHE, everything, 120),
+        frames, annotated, theirs = alternate(
+            ours(config, total),
+            ours(config, total, truth=("box", "visible")),
+            Candidate(lambda loop=loop: loop(glyphs, few, rng), few),
+            rounds=size.rounds,
         )
-        show(name, rates[0], label, rates[1])
-        show(f"{name}, all but `visible`", rates[2], "frames alone", rates[0])
-        show(f"{name}, all annotations", rates[3], "frames alone", rates[0])
-    rates = alternate(in_threads(classic, 2), in_threads(classic, 1), clock=time.perf_counter)
-    show("`srivastava`, two threads", rates[0], "one", rates[1])
-    rates = alternate(in_threads(advanced, 2), in_threads(advanced, 1), clock=time.perf_counter)
-    show("`mnist++`, two threads", rates[0], "one", rates[1])
+        yield faster(name, frames, way, theirs)
+        yield faster(f"{name}, all annotations", annotated, f"{way}, without", theirs)
+
+
+def preset_rows(size: Size) -> Iterator[Row]:
+    """Say how fast each of the other presets is, frames alone."""
+    names = [name for name in PRESETS if name not in ("srivastava", "mnist++")]
+    candidates = [ours(load_config(name), size.sequences // 16) for name in names]
+    for name, times in zip(names, alternate(*candidates, rounds=size.rounds), strict=True):
+        yield alone(f"render `{name}`", times)
+
+
+def rows(size: Size) -> Iterator[Row]:
+    cv2.setNumThreads(1)
+    yield from classic_rows(size)
+    yield from turned_rows(size)
+    yield from preset_rows(size)
 
 
 if __name__ == "__main__":
-    main()
+    print_table(rows(FULL))

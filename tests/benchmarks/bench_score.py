@@ -1,22 +1,16 @@
-"""What scoring costs beside what is scored: metrics of a model's outputs, and its forward pass.
+"""What scoring costs: the metrics of a model's outputs beside its forward pass and scikit-image.
 
-    python tests/benchmarks/bench_score.py [--sequences N] [--threads N]
+    python tests/benchmarks/bench_score.py
 
 Preset `small` with the weights that its seed draws, 10 + 10 frames of srivastava, batches of 64, as
-`mmtrain evaluate` takes them. Rounds alternate; what to read is the ratio. The table goes to stdout
-and, with the machine's name, to results/bench_score.md.
+`mmtrain evaluate` takes them. OpenSTL scores SSIM frame by frame by scikit-image, in one thread.
 """
 
-import argparse
-import platform
-import re
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from statistics import median
+from collections.abc import Iterator
 
 import torch
+from measure import CPU, FULL, Candidate, Row, Size, alternate, faster, print_table
+from skimage.metrics import structural_similarity
 
 import mmgen
 from trainer.build import build_model
@@ -25,79 +19,58 @@ from trainer.model import to_values
 from trainer.scored import Gatherer
 from trainer.world import pick_precision, product_dtype
 
-RESULTS = Path(__file__).parent / "results" / "bench_score.md"
 FRAME = (64, 64)
 BATCH = 64
-ROUNDS = 7
+CONTEXT = 10
 
 
-def timed_s(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def candidates(num_sequences: int) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name: all on the same sequences."""
-    config = load_config("small")
+def rows(size: Size) -> Iterator[Row]:
+    torch.set_num_threads(1)
+    config = load_config("small", assignments=[f"hidden={size.hidden}"])
     model = build_model(config.model, FRAME).eval()
-    precision = pick_precision(config.run.precision, torch.device("cpu"))
+    precision = pick_precision(config.run.precision, CPU)
     model.round_products(product_dtype(precision))
-    frames = torch.from_numpy(mmgen.render("srivastava", num_sequences).frames)
+    count = size.sequences // 8
+    frames = torch.from_numpy(mmgen.render("srivastava", count).frames)
     parts = [to_values(part) for part in frames.split(BATCH)]
-    said = [model(part[:, :10], 10) for part in parts]
+    with torch.inference_mode():
+        said = [model(part[:, :CONTEXT], CONTEXT) for part in parts]
 
+    @torch.inference_mode()
     def forward() -> None:
         for part in parts:
-            model(part[:, :10], 10)
+            model(part[:, :CONTEXT], CONTEXT)
 
+    @torch.inference_mode()
     def metrics() -> None:
         gatherer = Gatherer(FRAME)
         for part, decoded in zip(parts, said, strict=True):
-            gatherer.add("reconstruction", decoded.reconstruction, part[:, :10])
-            gatherer.add("prediction", decoded.prediction, part[:, 10:])
+            gatherer.add("reconstruction", decoded.reconstruction, part[:, :CONTEXT])
+            gatherer.add("prediction", decoded.prediction, part[:, CONTEXT:])
 
-    return {
-        f"forward pass, products in {precision}": forward,
-        "all six metrics of both decoders": metrics,
-    }
+    few = max(1, count // 16)
+    pairs = list(
+        zip(
+            said[0].prediction[:few].reshape(-1, *FRAME).numpy(),
+            parts[0][:few, CONTEXT:].reshape(-1, *FRAME).numpy(),
+            strict=True,
+        )
+    )
 
+    def by_frame() -> None:
+        for one, other in pairs:
+            structural_similarity(one, other, data_range=1.0)
 
-def machine(threads: int) -> str:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    name = found.group(1) if found else platform.machine()
-    return f"{threads} thread{'s' * (threads > 1)} on {name}, torch {torch.__version__}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sequences", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with torch.inference_mode():
-        works = candidates(options.sequences)
-        rounds = [{name: timed_s(work) for name, work in works.items()} for _ in range(ROUNDS + 1)]
-    rounds = rounds[1:]  # the first one warms up
-    forward, *_ = works
-    lines = [
-        "# bench_score.py",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine(options.threads)}. Medians of {ROUNDS} rounds, "
-        "time on the wall.",
-        "",
-        "| what | ms a sequence | of the forward pass | asked |",
-        "| --- | --: | --: | --: |",
-    ]
-    for name in works:
-        cost = median(seconds[name] for seconds in rounds) / options.sequences * 1e3
-        ratio = median(seconds[name] / seconds[forward] for seconds in rounds)
-        asked = "< 1" if name.startswith("all") else ""
-        lines.append(f"| {name} | {cost:.2f} | {ratio:.2f} | {asked} |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    RESULTS.write_text(text, encoding="utf-8")
+    scored, passed, ssim = alternate(
+        Candidate(metrics, count),
+        Candidate(forward, count),
+        Candidate(by_frame, few),
+        rounds=size.rounds,
+    )
+    name, unit = "all six metrics of reconstruction and prediction", "ms a sequence"
+    yield faster(name, scored, "scikit-image, SSIM of the prediction alone", ssim, unit)
+    yield faster(name, scored, f"our forward pass, {precision}, which it follows", passed, unit)
 
 
 if __name__ == "__main__":
-    main()
+    print_table(rows(FULL))

@@ -1,121 +1,109 @@
-"""Sequences per second of the stream against memory and a DataLoader, side by side in one run.
+"""Batches in random order, from shards and live, against a DataLoader over h5py and torchvision's.
 
-    python tests/benchmarks/bench_stream.py [--sequences N] [--folder FOLDER]
+    python tests/benchmarks/bench_stream.py
 
-Shuffled batches of 128, uint8, 20 x 64 x 64, one reader thread, everything in the page cache:
-what storage costs is not in here. Rounds alternate, so that a busy machine slows all; what to read
-are the ratios, each the median of its rounds. The table goes to stdout and, with the machine's
-name, to results/bench_stream.md.
+Shuffled batches, uint8, 20 x 64 x 64, one thread that reads beside the one that takes the batches,
+everything in the page cache: what storage costs is not in here. A DataLoader's workers have one
+open file each; their start, and that of torchvision's set, which reads all of its file, are not
+counted. Times are on the wall.
 """
 
-import argparse
-import json
-import os
-import platform
-import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
-from unittest.mock import patch
 
 import h5py
+import hdf5plugin  # noqa: F401  # with it h5py reads zstd and lz4
 import numpy as np
 import torch
+from measure import (
+    FULL,
+    Candidate,
+    Row,
+    Size,
+    alternate,
+    faster,
+    in_new_process,
+    print_table,
+    smaller,
+    spaced,
+    status_mb,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import MovingMNIST
 
+import mmgen
+from mmgen.export import export_split
 from mmgen.pipeline import generate_dataset
 from mmgen.presets import load_config
+from mmgen.shard.codecs import CODECS
 from trainer.source import open_source
 from trainer.stream import Memory, SequenceStream
 
-RESULTS = Path(__file__).parent / "results" / "bench_stream.md"
 SHAPE = (20, 64, 64)
-BATCH = 128
-BATCHES = 48
-ROUNDS = 7
-STORED = 16_384  # sequences of each codec's set
-SHARD = 8192
-SMALL = 10_000
-CODECS = ("gzip", "zstd", "lz4", "none")
-
-Candidate = tuple[Callable[[], object], int]
+LIVE = "live:srivastava"
+WORKERS = 2
 
 
 class Slices(Dataset[Tensor]):
-    """What one writes first: each sequence a slice of an h5py dataset, files kept open."""
+    """What one writes first: each sequence a slice of an h5py dataset, the file kept open."""
 
     def __init__(self, folder: Path) -> None:
-        self.paths = sorted((folder / "train").glob("*.h5"))
-        self.files: dict[int, Any] = {}
+        (self.path,) = (folder / "train").glob("*.h5")
+        self.frames: Any = None
+        with h5py.File(self.path) as file:
+            self.count = len(file["frames"])
 
     def __len__(self) -> int:
-        return STORED
+        return self.count
 
     def __getitem__(self, index: int) -> Tensor:
-        number, row = divmod(index, SHARD)
-        if number not in self.files:
-            self.files[number] = h5py.File(self.paths[number])["frames"]
-        return torch.from_numpy(self.files[number][row])
+        if self.frames is None:
+            self.frames = h5py.File(self.path, locking=False)["frames"]
+        return torch.from_numpy(self.frames[index])
 
 
-def streaming(address: str) -> Candidate:
+def streaming(address: object, size: Size, num_sequences: int) -> Candidate:
     """Take batches from the stream, each dropped when the next one comes."""
-    stream = SequenceStream(address, BATCH)
+    stream = SequenceStream(str(address), size.batch)
+    num_batches = num_sequences // size.batch
 
     def run() -> None:
         with closing(iter(stream)) as batches:
-            for _ in islice(batches, BATCHES):
+            for _ in islice(batches, num_batches):
                 pass
 
-    return run, BATCHES * BATCH
+    return Candidate(run, num_batches * size.batch)
 
 
-class Fresh(Memory):
-    """What one writes first: new memory for every batch."""
-
-    def take(self, num_sequences: int) -> Tensor:
-        return torch.empty((num_sequences, *SHAPE), dtype=torch.uint8)
-
-
-def streaming_into_fresh(address: str) -> Candidate:
-    run, num_sequences = streaming(address)
-
-    def patched() -> None:
-        with patch("trainer.stream.Memory", Fresh):
-            run()
-
-    return patched, num_sequences
-
-
-def copying(rows: np.ndarray) -> Candidate:
+def copying(folder: Path, size: Size, num_sequences: int) -> Candidate:
     """Copy shuffled rows into the memory that the stream reads into."""
-    memory = Memory(BATCH, SHAPE, is_pinned=False)
+    rows = np.empty((num_sequences // 2, *SHAPE), np.uint8)
+    open_source(str(folder), "train").read(np.arange(len(rows)), rows)
+    memory = Memory(size.batch, SHAPE, is_pinned=False)
     rng = np.random.default_rng(0)
+    num_batches = num_sequences // size.batch
 
     def run() -> None:
-        for _ in range(BATCHES):
-            out = memory.take(BATCH).numpy()
-            for place, row in enumerate(rng.integers(len(rows), size=BATCH).tolist()):
+        for _ in range(num_batches):
+            out = memory.take(size.batch).numpy()
+            for place, row in enumerate(rng.integers(len(rows), size=size.batch).tolist()):
                 np.copyto(out[place], rows[row])
 
-    return run, BATCHES * BATCH
+    return Candidate(run, num_batches * size.batch)
 
 
-def loading(folder: Path, num_batches: int = 32) -> Candidate:
-    """Take batches from a DataLoader with 2 workers; their start is not counted."""
+def loading(dataset: Dataset[Tensor], size: Size, num_sequences: int, workers: int) -> Candidate:
+    """Take batches from a DataLoader; the first, with which its workers start, is not counted."""
+    num_batches = num_sequences // size.batch - 1
 
     def run() -> float:
-        dataset = Slices(folder)
-        loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=2)
+        loader = DataLoader(dataset, size.batch, shuffle=True, num_workers=workers)
         batches = iter(loader)
         next(batches)
         start = time.perf_counter()
@@ -123,110 +111,79 @@ def loading(folder: Path, num_batches: int = 32) -> Candidate:
             pass
         return time.perf_counter() - start
 
-    return run, num_batches * BATCH
-
-
-def alternate(*candidates: Candidate) -> list[list[float]]:
-    """Run candidates in turn; return the rates of each but of the first round, which warms up."""
-    rates = []
-    for _ in range(ROUNDS + 1):
-        rates.append([])
-        for function, num_sequences in candidates:
-            start = time.perf_counter()
-            own_clock = function()
-            seconds = own_clock if isinstance(own_clock, float) else time.perf_counter() - start
-            rates[-1].append(num_sequences / seconds)
-    return [list(column) for column in zip(*rates[1:], strict=True)]
-
-
-def row(name: str, rate: list[float], against: str, other: list[float]) -> str:
-    ratio = median(one / two for one, two in zip(rate, other, strict=True))
-    return f"| {name} | {median(rate):,.0f} | {against} {median(other):,.0f} | {ratio:.2f} |"
-
-
-def speeds(folder: Path) -> list[str]:
-    """Measure every codec, and live data."""
-    sets = {codec: make_set(folder / codec, STORED, codec) for codec in CODECS}
-    rows = np.empty((4096, *SHAPE), np.uint8)
-    open_source(str(sets["gzip"]), "train").read(np.arange(4096), rows)
-    rates = alternate(
-        copying(rows),
-        streaming_into_fresh("live:srivastava"),
-        loading(sets["gzip"]),
-        streaming("live:srivastava"),
-        *(streaming(str(path)) for path in sets.values()),
-    )
-    copied, fresh, loaded, live = rates[:4]
-    lines = []
-    for codec, rate in zip(sets, rates[4:], strict=True):
-        lines.append(row(f"stream, `{codec}`", rate, "copied rows", copied))
-        if codec == "gzip":
-            lines.append(row(f"stream, `{codec}`", rate, "DataLoader over h5py", loaded))
-    lines.append(row("stream, `live:srivastava`", live, "copied rows", copied))
-    lines.append(row("stream, `live:srivastava`", live, "into fresh memory", fresh))
-    return lines
+    return Candidate(run, num_batches * size.batch)
 
 
 def make_set(path: Path, count: int, codec: str = "gzip") -> Path:
-    config = load_config("srivastava")
-    generate_dataset(path, config, {"train": count}, shard_size=SHARD, codec=codec)
+    generate_dataset(path, load_config("srivastava"), {"train": count}, codec=codec)
     return path
 
 
-def peak_mb(path: Path, count: int) -> float:
-    """Stream an epoch in a process of its own; return its peak RSS."""
-    command = [sys.executable, __file__, "--stream", str(path), "--sequences", str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout))
+def make_torchvision_file(folder: Path, of_set: Path) -> Path:
+    export_split(mmgen.open(of_set)["train"], folder, "npy")
+    return folder
 
 
-def stream_epoch(path: str, count: int) -> None:
-    with closing(iter(SequenceStream(path, BATCH))) as batches:
-        for _ in islice(batches, count // BATCH):
-            pass
-    # ru_maxrss would be that of the process that started this one, where that was larger.
-    status = Path("/proc/self/status").read_text()
-    print(int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024)
-
-
-def machine() -> str:
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    name = model.group(1) if model else platform.machine()
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {name}, {len(os.sched_getaffinity(0))} cores, Python "
-        f"{platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}, h5py "
-        f"{h5py.__version__}. Page cache warm; medians of {ROUNDS} alternating rounds."
+def shard_rows(size: Size, sets: dict[str, Path], count: int) -> Iterator[Row]:
+    names = [f"stream of `{codec}` shards" for codec in sets]
+    times = alternate(
+        *(streaming(path, size, count) for path in sets.values()),
+        *(loading(Slices(path), size, count // 2, WORKERS) for path in sets.values()),
+        rounds=size.rounds,
     )
+    way = f"h5py, DataLoader, {WORKERS} workers"
+    for name, taken, theirs in zip(names, times, times[len(names) :], strict=False):
+        yield faster(name, taken, way, theirs, clock="wall")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sequences", type=int, default=1_000_000, help="of the large set")
-    parser.add_argument("--folder", type=Path, help="where the sets go; a temporary one")
-    parser.add_argument("--stream", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.stream:
-        stream_epoch(options.stream, options.sequences)
-        return
+def memory_rows(size: Size, sets: dict[str, Path], in_memory: Path, count: int) -> Iterator[Row]:
+    """Compare with torchvision's set, which lies in memory, and with what memory can do."""
+    theirs = MovingMNIST(in_memory)
+    plain, working, copied, live, *stored = alternate(
+        loading(theirs, size, count, 0),
+        loading(theirs, size, count, WORKERS),
+        copying(sets["gzip"], size, count),
+        streaming(LIVE, size, count),
+        *(streaming(sets[codec], size, count) for codec in ("gzip", "none")),
+        rounds=size.rounds,
+    )
+    names = (f"stream of `{LIVE}`", "stream of `gzip` shards", "stream of `none` shards")
+    way = "torchvision.MovingMNIST in memory, DataLoader"
+    for name, taken in zip(names, (live, *stored), strict=True):
+        yield faster(name, taken, way, plain, clock="wall")
+        yield faster(name, taken, f"{way}, {WORKERS} workers", working, clock="wall")
+        if taken is not stored[0]:
+            yield faster(name, taken, "rows copied in memory", copied, clock="wall")
+    ours = in_new_process(stream_peak_mb, sets["gzip"], size, count)
+    peak = in_new_process(torchvision_peak_mb, in_memory, size)
+    name = f"an epoch of {spaced(count)} sequences, `gzip` shards"
+    yield smaller(name, ours, "torchvision.MovingMNIST in memory", peak, "MB, peak")
+
+
+def stream_peak_mb(path: Path, size: Size, count: int) -> float:
+    """Return what an epoch needs at its fullest, beyond what this process had before."""
+    before = status_mb("VmRSS")
+    streaming(path, size, count).run()
+    return status_mb("VmHWM") - before
+
+
+def torchvision_peak_mb(folder: Path, size: Size) -> float:
+    before = status_mb("VmRSS")
+    for _ in DataLoader(MovingMNIST(folder), size.batch, shuffle=True):
+        pass
+    return status_mb("VmHWM") - before
+
+
+def rows(size: Size) -> Iterator[Row]:
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+    count = 4 * size.sequences  # no more than a shard holds
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        lines = speeds(folder)
-        peaks = {
-            count: peak_mb(make_set(folder / str(count), count), count)
-            for count in (SMALL, options.sequences)
-        }
-    few, many = peaks.values()
-    lines.append(
-        f"| peak RSS in MB, an epoch of {options.sequences:,} | {many:,.0f} | "
-        f"of {SMALL:,} {few:,.0f} | {many / few:.2f} |"
-    )
-    table = "| what | sequences/s | against | ratio |\n| --- | --: | --: | --: |\n" + "\n".join(
-        lines
-    )
-    print(table)
-    RESULTS.write_text(f"# bench_stream.py\n\n{machine()}\n\n{table}\n", encoding="utf-8")
+        sets = {codec: make_set(folder / codec, count, codec) for codec in CODECS}
+        in_memory = make_torchvision_file(folder / "torchvision", sets["gzip"])
+        yield from shard_rows(size, sets, count)
+        yield from memory_rows(size, sets, in_memory, count)
 
 
 if __name__ == "__main__":
-    main()
+    print_table(rows(FULL))
