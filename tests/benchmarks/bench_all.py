@@ -89,6 +89,8 @@ tests/benchmarks/bench_*.py.
 
 ## How each cost grows
 
+Both axes are logarithmic. What is small is measured with what starting it takes.
+
 {pictures}
 
 ## Measured apart

@@ -19,7 +19,7 @@ import numpy as np
 from bench_generate import Taken, generate
 from bench_render import numpy_bounce, ours, unseen_digits
 from bench_stream import streaming
-from matplotlib.ticker import LogLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from measure import Candidate, Size, alternate, in_new_process, num_cores, spaced, status_mb
 
 from mmgen.presets import load_config
@@ -139,7 +139,7 @@ def with_processes(size: Size) -> Growth:
         f"training, {size.hidden} units, batches of 32": trained,
         "mmgen generate": made,
     }
-    title = "Several processes"
+    title = "Ranks of one thread under torchrun, workers of mmgen generate"
     return Growth("growth_ranks", title, "ranks or workers", "µs a sequence", ranks, curves)
 
 
@@ -160,7 +160,7 @@ def draw(growth: Growth) -> Plot:
     costs = [cost for values in growth.curves.values() for cost in values]
     axes.set_ylim(min(costs) / 2, 2 * max(costs))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:,g}".replace(",", " ")))
     axes.yaxis.minorticks_off()
     axes.grid(alpha=0.3)
     add_legend(figure, growth.title, columns=1)

@@ -14,8 +14,6 @@ makes results/bench_learning.md and examples/learning.png of them.
 
 import argparse
 import json
-import platform
-import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import cpu_name
 from torch import Tensor
 from tutorial_model import TutorialModel, train_step
 
@@ -144,9 +143,8 @@ def write_table() -> None:
 
 
 def machine(threads: int) -> str:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    name = found.group(1) if found else platform.machine()
-    return f"{threads} thread{'s' * (threads > 1)} on a shared {name}, torch {torch.__version__}"
+    plural = "s" * (threads > 1)
+    return f"{threads} thread{plural} on a shared {cpu_name()}, torch {torch.__version__}"
 
 
 def main() -> None:

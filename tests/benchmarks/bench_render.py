@@ -154,7 +154,7 @@ def classic_rows(size: Size) -> Iterator[Row]:
 
 def turned_rows(size: Size) -> Iterator[Row]:
     glyphs, rng = unseen_digits(), np.random.default_rng(0)
-    total, few = max(1, size.sequences // 16), max(1, size.sequences // 160)
+    total, few = max(1, size.sequences // 4), max(1, size.sequences // 40)
     subpixel = load_config("srivastava", assignments=["rounding=subpixel"])
     for name, config, way, loop in (
         ("render `mnist++`", load_config("mnist++"), "cv2.warpAffine loop", cv2_advanced),
@@ -173,7 +173,7 @@ def turned_rows(size: Size) -> Iterator[Row]:
 def preset_rows(size: Size) -> Iterator[Row]:
     """Say how fast each of the other presets is, frames alone."""
     names = [name for name in PRESETS if name not in ("srivastava", "mnist++")]
-    candidates = [ours(load_config(name), size.sequences // 16) for name in names]
+    candidates = [ours(load_config(name), size.sequences // 4) for name in names]
     for name, times in zip(names, alternate(*candidates, rounds=size.rounds), strict=True):
         yield alone(f"render `{name}`", times)
 

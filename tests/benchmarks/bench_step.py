@@ -12,6 +12,7 @@ plain model (`--reference`). The table goes to stdout, and with the machine's na
 
 import argparse
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -231,8 +232,8 @@ def machine(plan: Plan) -> str:
     if plan.device.type == "cuda":
         where = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {cpu_name()}"
     return (
-        f"{where}; {versions()}. {plan.hidden} units, dropout 0.1; medians of {plan.rounds} "
-        f"alternating rounds."
+        f"{datetime.now(UTC):%Y-%m-%d}, {where}; {versions()}. {plan.hidden} units, dropout 0.1; "
+        f"medians of {plan.rounds} alternating rounds."
     )
 
 
