@@ -92,7 +92,7 @@ def with_sequences(size: Size) -> Iterator[Growth]:
     peaks = {name: [one.peak_mb for one in of_one] for name, of_one in taken.items()}
     title, along = f"Sets of srivastava, {num_cores()} cores", "sequences in the set"
     yield Growth("growth_sequences", title, along, "µs a sequence", counts, costs)
-    yield Growth("growth_memory", title, along, "peak memory, MB", counts, peaks)
+    yield Growth("growth_memory", title, along, "peak memory with libraries, MB", counts, peaks)
 
 
 def training_us(folder: Path, size: Size, ranks: int) -> float:
@@ -113,12 +113,13 @@ def training_us(folder: Path, size: Size, ranks: int) -> float:
         "small",
         *sets,
     ]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", *launcher, *fit, "--steps", str(STEPS)],
-        check=True,
-        stdout=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+    assert done.returncode == 0, done.stderr
     lines = map(json.loads, (run / "timing.jsonl").read_text().splitlines())
     return 1e6 / median([line["sequences_per_s"] for line in lines][1:])
 
@@ -160,7 +161,7 @@ def draw(growth: Growth) -> Plot:
     costs = [cost for values in growth.curves.values() for cost in values]
     axes.set_ylim(min(costs) / 2, 2 * max(costs))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:,g}".replace(",", " ")))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:,.10g}".replace(",", " ")))
     axes.yaxis.minorticks_off()
     axes.grid(alpha=0.3)
     add_legend(figure, growth.title, columns=1)
