@@ -28,12 +28,6 @@ COMMANDS = {
 }
 
 
-PRESET_NAMES = [
-    *["srivastava", "openstl", "tfds", "svg-deterministic", "svg-stochastic", "mnist++", "tencia"],
-    *["easy", "medium", "hard", "extreme", "circle"],
-]
-
-
 def test_commands_and_options_are_these():
     found = {
         name: " ".join(
@@ -119,11 +113,11 @@ def test_json_is_for_machines(run_mmgen, out):
 def test_presets_are_listed_in_order_each_with_what_it_is(run_mmgen):
     lines = run_mmgen("presets").stdout.splitlines()
     described = {name: description for name, (_, description) in mmgen.PRESETS.items()}
-    assert [line.split(maxsplit=1)[0] for line in lines] == PRESET_NAMES
+    assert [line.split(maxsplit=1)[0] for line in lines] == [*mmgen.PRESETS]
     assert [line.split(maxsplit=1)[1] for line in lines] == [*described.values()]
 
 
-@pytest.mark.parametrize("name", PRESET_NAMES)
+@pytest.mark.parametrize("name", mmgen.PRESETS)
 def test_a_printed_preset_can_be_fed_back(run_mmgen, tmp_path, name):
     path = tmp_path / "mine.toml"
     path.write_text(run_mmgen("presets", name).stdout)
@@ -219,7 +213,7 @@ def test_bad_input_ends_in_one_line_and_exit_2_and_changes_nothing(
     os.mkfifo(tmp_path / "pipe")
     places = {"data": small_dataset, "here": tmp_path}
     places |= {
-        "presets": ", ".join(PRESET_NAMES),
+        "presets": ", ".join(mmgen.PRESETS),
         "fields": ", ".join(GeneratorConfig.model_fields),
     }
     result = run_mmgen(*command.format(**places).split(), code=2)
