@@ -24,6 +24,7 @@ from mmgen.fields import (
     no_bool,
     validated,
 )
+from mmgen.motions import MOTIONS, users_of_fields
 
 MAX_SIDE_PX = 4096
 MAX_FRAMES = 100_000
@@ -65,6 +66,14 @@ def _glyph_size(value: Any) -> Any:
     return None if value in (None, "native") else _canvas(value)
 
 
+def _motion(value: Any) -> Any:
+    """Refuse what is no name of a motion, in the words that pydantic has for a list of names."""
+    if not (isinstance(value, str) and value in MOTIONS):
+        *names, last = map(repr, MOTIONS)
+        raise ValueError(f"input should be {', '.join(names)} or {last}, got {value!r}")
+    return value
+
+
 def _sides_as_written(sides: tuple[int, int] | None) -> str:
     return "native" if sides is None else f"{sides[0]}x{sides[1]}"
 
@@ -79,6 +88,7 @@ GlyphSize = Annotated[
     tuple[Side, Side] | None, BeforeValidator(_glyph_size), PlainSerializer(_sides_as_written)
 ]
 Classes = Annotated[str, BeforeValidator(_classes)]
+MotionName = Annotated[str, BeforeValidator(_motion)]
 
 
 class GeneratorConfig(Frozen):
@@ -118,9 +128,7 @@ class GeneratorConfig(Frozen):
     acceleration: Floats = Field(
         FloatRange(low=0, high=0), description="change of each digit's speed in px per frame^2"
     )
-    motion: Literal[
-        "bounce", "reflect", "stochastic", "wrap", "leave", "circle", "gravity", "turn"
-    ] = Field("bounce", description="how digits move and what walls do")
+    motion: MotionName = Field("bounce", description="how digits move and what walls do")
     bounce: Literal["clamp", "ahead"] = Field(
         "clamp",
         description="motion bounce: a step past a wall ends on it, or turns round before it",
@@ -242,7 +250,8 @@ class GeneratorConfig(Frozen):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        for name, (switch, users) in _USED_BY.items():
+        of_motions = {name: ("motion", users) for name, users in users_of_fields().items()}
+        for name, (switch, users) in (of_motions | _USED_BY).items():
             is_set = getattr(self, name) != type(self).model_fields[name].default
             if is_set and getattr(self, switch) not in users:
                 plain = type(self).model_fields[name].default
@@ -302,7 +311,7 @@ class GeneratorConfig(Frozen):
             raise ValueError(
                 f"margin: {self.margin} is no whole number, which velocity = whole-components needs"
             )
-        if self.motion in ("circle", "gravity", "turn"):
+        if not MOTIONS[self.motion].keeps_whole_px:
             raise ValueError(
                 f"velocity: whole-components leaves whole px and motion = {self.motion} does not; "
                 "choose uniform"
@@ -332,16 +341,8 @@ _ALLOWED: dict[str, tuple[float, float]] = {
 }
 
 # A field that only some values of another one use; set without them it is a mistake, and said so.
-_WALLED = ("bounce", "reflect", "stochastic", "circle", "gravity", "turn")
+# `motions.py` has those that motions use.
 _USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "bounce": ("motion", ("bounce",)),
-    "walls": ("motion", _WALLED),
-    "margin": ("motion", _WALLED),
-    "acceleration": ("motion", ("bounce", "reflect", "stochastic", "wrap", "leave", "turn")),
-    "gravity": ("motion", ("gravity",)),
-    "radius": ("motion", ("circle",)),
-    "turn_chance": ("motion", ("turn",)),
-    "turn_angle": ("motion", ("turn",)),
     "background_level": ("background", ("constant", "noise")),
     "distractors": ("background", ("distractors",)),
     "distractor_size": ("background", ("distractors",)),

@@ -29,16 +29,6 @@ SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
 MAX_SEED = 2**63 - 1
 NEVER = 1 << 62  # later than any frame
 
-_MOTIONS = {
-    "bounce": tracks.BOUNCE,
-    "reflect": tracks.REFLECT,
-    "stochastic": tracks.STOCHASTIC,
-    "wrap": tracks.WRAP,
-    "leave": tracks.LEAVE,
-    "circle": tracks.CIRCLE,
-    "gravity": tracks.GRAVITATE,
-    "turn": tracks.STEER,
-}
 _VELOCITIES = {
     "uniform": tracks.UNIFORM,
     "whole-speed": tracks.WHOLE_SPEED,
@@ -234,7 +224,7 @@ def make_rules(
         config.motion == "bounce" and config.bounce == "clamp"
     )
     return tracks.Rules(
-        motion=_MOTIONS[config.motion],
+        motion=tracks.MOTIONS.get(config.motion, tracks.STEPPED),
         velocity=_VELOCITIES[config.velocity],
         rounding=_ROUNDINGS[config.rounding],
         looks_ahead=config.motion == "bounce" and config.bounce == "ahead",

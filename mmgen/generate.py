@@ -20,8 +20,10 @@ from mmgen.glyphs import GlyphSet, load_glyphs
 from mmgen.kernels import effects, paint, picture, tracks
 from mmgen.kernels.exact import IS_JITTED
 from mmgen.kernels.lanes import LANES
+from mmgen.motions import MOTIONS, is_torus
 from mmgen.patches import check_room
 from mmgen.presets import find_preset
+from mmgen.steps import follow
 
 TRUTH = ("box", "visible", "mask")
 _BLOCK_BYTES = 8 << 20
@@ -236,7 +238,9 @@ class _Renderer:
         digits = drawn.num_frames, drawn.glyph_index, patches.first, patches.size
         begins = drawn.start, drawn.direction, drawn.quantity
         moved = block.position, block.velocity, block.bounced
-        if self._is_classic:
+        if step := MOTIONS[self.config.motion].step:
+            follow(step, self.drawer, self.config, rules, block.index, drawn, moved)
+        elif self._is_classic:
             tracks.move_classic(*digits, *begins, rules, *moved)
         else:
             sequences = self.drawer.key, block.index
@@ -262,7 +266,8 @@ class _Renderer:
             and self._keeps_its_rule
             and config.color == "grey"
             and config.rounding != "subpixel"
-            and config.motion not in ("wrap", "leave")
+            and MOTIONS[config.motion].edges == "walls"
+            and MOTIONS[config.motion].step is None  # which may go anywhere
             and config.bounce == "clamp"  # a step that looks ahead may still leave a narrow room
             and config.walls == "edge"
             and config.margin >= 0
@@ -358,7 +363,7 @@ class _Renderer:
             block.scale,
             light,
             color,
-            self.config.motion == "wrap",
+            is_torus(self.config.motion),
             self._overlap,
             not self._is_black,
             self._cells(num_digits),

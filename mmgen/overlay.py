@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
 from mmgen.errors import InputError, ShardError
+from mmgen.motions import is_torus
 from mmgen.truth import check_truth
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def stored_overlay(split: "Split", sequences: "Iterable[Sequence]") -> Overlay:
         check_truth(truth, sizes, f"{split.address}, {split.name}", sequence.index)
     if len({label.shape for label in gathered["label"]}) > 1:
         raise ShardError(f"{split.address}: shards of {split.name} differ in digits per sequence")
-    wraps = (split.manifest.config or {}).get("motion") == "wrap"
+    wraps = is_torus((split.manifest.config or {}).get("motion"))
     return Overlay(**{name: np.stack(values) for name, values in gathered.items()}, wraps=wraps)
 
 

@@ -49,6 +49,7 @@ def preview(
     drawn = None
     if data is None:
         from mmgen.generate import render
+        from mmgen.motions import is_torus
         from mmgen.presets import load_config
 
         resolved = load_config(preset, config, assignments)
@@ -57,8 +58,8 @@ def preview(
         frames = block.frames
         if overlay:
             assert block.box is not None, "boxes were asked for"
-            wraps = resolved.motion == "wrap"
-            drawn = Overlay(block.label, block.position, block.box, block.bounced, wraps)
+            tracks = block.label, block.position, block.box, block.bounced
+            drawn = Overlay(*tracks, is_torus(resolved.motion))
     else:
         for option in ("preset", "config", "assignments", "glyphs", "seed"):
             if ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:

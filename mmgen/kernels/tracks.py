@@ -44,7 +44,17 @@ from mmgen.kernels.exact import (
     sin_cos,
 )
 
-BOUNCE, REFLECT, STOCHASTIC, WRAP, LEAVE, CIRCLE, GRAVITATE, STEER = range(8)
+BOUNCE, REFLECT, STOCHASTIC, WRAP, LEAVE, CIRCLE, GRAVITATE, STEER, STEPPED = range(9)
+MOTIONS = {
+    "bounce": BOUNCE,
+    "reflect": REFLECT,
+    "stochastic": STOCHASTIC,
+    "wrap": WRAP,
+    "leave": LEAVE,
+    "circle": CIRCLE,
+    "gravity": GRAVITATE,
+    "turn": STEER,
+}  # all others are STEPPED, and not moved here
 UNIFORM, WHOLE_SPEED, WHOLE_COMPONENTS = range(3)
 TRUNCATE, ROUND, SUBPIXEL = range(3)
 
@@ -213,6 +223,15 @@ def draw_missing(key, index, chance, random_until, is_missing):
         sequence = absorb(key, np.uint64(index[n]))
         for t in range(is_missing.shape[1]):
             is_missing[n, t] = t <= random_until and draw_unit(sequence, MISSING, 0, t) < chance
+
+
+@kernel
+def draw_units(key, index, purpose, frame, drawn):
+    """Draw a number in [0, 1) for each digit at a frame: float64 (N, K)."""
+    for n in range(drawn.shape[0]):
+        sequence = absorb(key, np.uint64(index[n]))
+        for k in range(drawn.shape[1]):
+            drawn[n, k] = draw_unit(sequence, purpose, k, frame)
 
 
 # Rows of a digit's state, (6, 2): by axis.
