@@ -97,7 +97,7 @@ def test_the_table_says_what_the_json_says(tmp_path):
             "mse": prediction["mse"],
             "mse_low": prediction["interval"]["mse"][0],
             "mse_high": prediction["interval"]["mse"][1],
-            **{name: prediction[name] for name in ("mae", "psnr", "ssim", "ce")},
+            **{name: prediction[name] for name in ("mae", "psnr", "ssim", "ssim_openstl", "ce")},
             "skill": point["skill"],
             "skill_low": point["skill_interval"][0],
             "skill_high": point["skill_interval"][1],

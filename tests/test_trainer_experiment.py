@@ -16,17 +16,15 @@ from PIL import Image
 from trainer_data import damaged, error_line, make_data, mmtrain, stored
 
 from mmgen.generate import render
-from trainer import scored
 from trainer.address import parse_live
 from trainer.config import PRESETS
 from trainer.errors import InputError
 from trainer.experiment.config import (
-    METRICS,
-    SCORES,
     Cell,
     DataRow,
     ExperimentConfig,
     load_experiment,
+    score_places,
 )
 from trainer.experiment.folder import ExperimentFolder
 from trainer.experiment.looks import as_notes, find_comparisons
@@ -137,7 +135,7 @@ def root(tmp_path_factory):
 def test_a_bad_file_is_one_line_and_exit_code_2(tmp_path, old, new, line):
     path = tmp_path / "a.toml"
     path.write_text(changed(old, new))
-    places = {"presets": ", ".join(PRESETS), "live": LIVE, "metrics": ", ".join(METRICS)}
+    places = {"presets": ", ".join(PRESETS), "live": LIVE, "metrics": ", ".join(score_places())}
     places["fields"] = ", ".join(ExperimentConfig.model_fields)
     found = error_line("experiment", path, "-o", tmp_path / "new", code=2)
     assert found == f"{path}: {line.format(**places)}"
@@ -151,10 +149,6 @@ def test_what_a_run_would_refuse_is_refused_before_the_first(root, tmp_path, old
     found = error_line("experiment", path, "-o", tmp_path / "new", code=2)
     assert found == line.format(root=root, live=LIVE)
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_metrics_are_those_of_an_evaluation():
-    assert SCORES == scored.METRICS
 
 
 def test_folders_of_others_are_left_alone(root, tmp_path):

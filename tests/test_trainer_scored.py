@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from trainer.intervals import interval, resampled_means
-from trainer.scored import BASELINES, METRICS, Scored, summary
+from trainer.metrics import METRICS
+from trainer.scored import BASELINES, Scored, summary
 
 
 def scored(**errors):

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from trainer.config import TrainConfig
 from trainer.data_card import QUANTITIES
 from trainer.findings import Evaluation
+from trainer.metrics import METRICS
 from trainer.plot import Plot, add_legend, as_small_png, new_figure
 from trainer.result_files import as_csv
-from trainer.tables import METRIC_COLUMNS
 
-METRICS = {metric: heading for metric, heading, _ in METRIC_COLUMNS}
 HARDNESS = {
     "overlap": "overlap",
     "bounces": "bounces",
@@ -127,10 +126,10 @@ def _horizon_curve(
         if name in lines:
             frames = range(1, len(lines[name]) + 1)
             axes.plot(frames, lines[name], label=name, marker=".", **_style(number))
-    label, where = METRICS[metric], "after" if evaluation.head == "prediction" else "of"
+    label, where = METRICS[metric].title, "after" if evaluation.head == "prediction" else "of"
     axes.set(xlabel=f"frames {where} the context", ylabel=f"{label} per frame")
-    if metric in ("mse", "mae", "ce"):
-        axes.set_ylim(0, None)
+    if METRICS[metric].lowest is not None:
+        axes.set_ylim(METRICS[metric].lowest, None)
     add_legend(figure)
     axes.grid(alpha=0.3)
     ends = "; ".join(f"{name} {_ends(values)}" for name, values in lines.items())

@@ -13,6 +13,7 @@ from mmgen.shard.manifest import canonical_json, write_atomic
 from trainer.address import parse_live
 from trainer.difficulty_axes import SPLIT, Point, find_points
 from trainer.difficulty_plots import draw
+from trainer.metrics import METRICS
 from trainer.result_files import as_csv, check_folder
 from trainer.scored import Frames
 from trainer.scoring import Predict, score
@@ -21,25 +22,6 @@ from trainer.source import LIVE_SEQUENCES
 DEFAULT_BASE = "live:srivastava"
 _LIMITS = ("mean frame", "known dynamics")  # between which skill lies
 _NAME = "difficulty"  # of the files, before their ending
-# What is between a row's place and its skill, by where it is in a point of the JSON.
-_COLUMNS = {
-    "sequences": ("sequences",),
-    "steps": ("steps",),
-    "mse": ("prediction", "mse"),
-    "mse_low": ("prediction", "interval", "mse", 0),
-    "mse_high": ("prediction", "interval", "mse", 1),
-    "mae": ("prediction", "mae"),
-    "psnr": ("prediction", "psnr"),
-    "ssim": ("prediction", "ssim"),
-    "ce": ("prediction", "ce"),
-    "skill": ("skill",),
-    "skill_low": ("skill_interval", 0),
-    "skill_high": ("skill_interval", 1),
-    "mean_frame_mse": ("baselines", "mean frame", "mse"),
-    "known_dynamics_mse": ("baselines", "known dynamics", "mse"),
-    "entropy_floor": ("entropy_floor",),
-    "data": ("data",),
-}
 
 
 def difficulty(
@@ -94,9 +76,29 @@ def rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the table of a result: a row a point and model; None where a number is not finite."""
     return [
         {"model": point["model"], **point["at"]}
-        | {name: _look_up(point, path) for name, path in _COLUMNS.items()}
+        | {name: _look_up(point, path) for name, path in _columns().items()}
         for point in result["points"]
     ]
+
+
+def _columns() -> dict[str, tuple[str | int, ...]]:
+    """Return what is behind a row's place, by where it is in a point of the JSON."""
+    scores = [name for name, metric in METRICS.items() if metric.score]
+    return {
+        "sequences": ("sequences",),
+        "steps": ("steps",),
+        "mse": ("prediction", "mse"),
+        "mse_low": ("prediction", "interval", "mse", 0),
+        "mse_high": ("prediction", "interval", "mse", 1),
+        **{score: ("prediction", score) for score in scores},
+        "skill": ("skill",),
+        "skill_low": ("skill_interval", 0),
+        "skill_high": ("skill_interval", 1),
+        "mean_frame_mse": ("baselines", "mean frame", "mse"),
+        "known_dynamics_mse": ("baselines", "known dynamics", "mse"),
+        "entropy_floor": ("entropy_floor",),
+        "data": ("data",),
+    }
 
 
 def _look_up(scores: Any, path: tuple[str | int, ...]) -> Any:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trainer.errors import InputError
 from trainer.evaluated import EVALUATION_NAME, FOLDER
+from trainer.metrics import METRICS
 from trainer.scored import BASELINES
 
 _MAX_ROWS = 40  # of a table on the page; the file has all
@@ -32,23 +33,34 @@ class _Read(BaseModel):
 
 
 class Scores(_Read):
-    """The scores of one predictor; None is a number that is infinite or undefined."""
+    """The scores of one predictor, a field for each of METRICS beside these.
 
-    mse: float | None = None
-    mae: float | None = None
-    psnr: float | None = None
-    ssim: float | None = None
-    ssim_openstl: float | None = None
-    ce: float | None = None
-    lpips: float | None = None
+    None is a number that is infinite or undefined.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, float | None] = Field(init=False)
     interval: dict[str, tuple[float, float] | None] = {}
     per_frame: dict[str, Numbers]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_what_is_known(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        known = {name: value for name, value in fields.items() if name in cls.model_fields}
+        return known | {metric: fields.get(metric) for metric in METRICS}
 
     @model_validator(mode="after")
     def _has_errors(self) -> Self:
         if not self.per_frame.get("mse"):
             raise ValueError("no mse per frame")
         return self
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean over sequences and frames."""
+        return (self.__pydantic_extra__ or {}).get(metric)
 
 
 class Heads(_Read):

@@ -1,13 +1,20 @@
-"""Metrics of frames as pictures: PSNR, and SSIM in the two conventions that papers mix up.
+"""The metrics, all in one table at the end: what evaluations, tables, files and plots go by.
 
-Letters: B sequences, T frames, D values a frame. Frames are float (B, T, D), truth in [0, 1];
-outputs are clipped to [0, 1] first, as both OpenSTL and the PredRNN papers do.
+Here are PSNR, and SSIM in the two conventions that papers mix up; they clip outputs to [0, 1]
+first, as both OpenSTL and the PredRNN papers do.
+
+Letters: B sequences, T frames, D values a frame. Frames are float (B, T, D), truth in [0, 1].
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from trainer import losses
 
 SSIM_WINDOW = 7
 _K1, _K2 = 0.01, 0.03
@@ -80,3 +87,102 @@ def _window_sums(maps: Tensor) -> Tensor:
         maps = total.narrow(side, SSIM_WINDOW - 1, size).clone()
         maps.narrow(side, 1, size - 1).sub_(total.narrow(side, 0, size - 1))
     return maps
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Frames that metrics score, on any device.
+
+    output, target  float (B, T, D): as they were said, not clipped, and as they are, in [0, 1]
+    frame_shape     (H, W) or (H, W, 3), of which D is the product
+    nats            their cross-entropy (B, T), if it is not that of the output clipped to (0, 1)
+    """
+
+    output: Tensor
+    target: Tensor
+    frame_shape: tuple[int, ...]
+    nats: Tensor | None = None
+
+    @cached_property
+    def ssims(self) -> tuple[Tensor, Tensor]:
+        """SSIM for data ranges of 1 and 2, which share nearly all of their work."""
+        return ssim(self.output, self.target, self.frame_shape)
+
+    @property
+    def cross_entropy(self) -> Tensor:
+        """Cross-entropy in nats per frame (B, T)."""
+        known = self.nats
+        return losses.clipped_cross_entropy(self.output, self.target) if known is None else known
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What there is to know about a metric.
+
+    title    its name in tables and on axes, with its unit
+    digits   behind the point
+    score    frames -> a number a frame, float (B, T); None: only where it is asked for by its name
+    best     what is said of frames that equal the truth; None: there is no such number
+    lowest   where an axis begins; None: where the numbers do
+    undefined  what a table says in place of a mean that is no number
+    about    half a sentence below the tables, "" where another metric's says it too
+    """
+
+    title: str
+    digits: int
+    score: Callable[[Judged], Tensor] | None
+    best: float | None = None
+    lowest: float | None = None
+    undefined: str = "n/a"
+    about: str = ""
+
+    def written(self, value: float | None) -> str:
+        """Write a mean as tables do."""
+        return self.undefined if value is None else f"{value:.{self.digits}f}"
+
+
+# In the order of all tables. `trainer.evaluation` adds LPIPS where it is asked for.
+METRICS: dict[str, Metric] = {
+    "mse": Metric(
+        "MSE",
+        1,
+        lambda judged: losses.squared_error(judged.output, judged.target),
+        best=0.0,
+        lowest=0.0,
+        undefined="infinite",
+        about="MSE and MAE are summed over a frame's pixels before clipping",
+    ),
+    "mae": Metric(
+        "MAE",
+        1,
+        lambda judged: losses.absolute_error(judged.output, judged.target),
+        best=0.0,
+        lowest=0.0,
+        undefined="infinite",
+    ),
+    "psnr": Metric(
+        "PSNR (dB)",
+        2,
+        lambda judged: psnr(judged.output, judged.target),
+        undefined="infinite",
+        about="PSNR and SSIM are of clipped frames, SSIM with a data range of 1 and, as in "
+        "OpenSTL's tables, of 2",
+    ),
+    "ssim": Metric("SSIM", 3, lambda judged: judged.ssims[0], best=1.0),  # none of tiny frames
+    "ssim_openstl": Metric("SSIM (OpenSTL)", 3, lambda judged: judged.ssims[1], best=1.0),
+    "ce": Metric(
+        "CE (nats)",
+        1,
+        lambda judged: judged.cross_entropy,
+        lowest=0.0,
+        undefined="infinite",
+        about=f"CE clips what is no probability to [{losses.CLIP:g}, {1 - losses.CLIP:g}]",
+    ),
+    "lpips": Metric("LPIPS", 3, None, best=0.0),
+}
+
+
+def explained() -> str:
+    """Say what the numbers of a table are."""
+    about = "; ".join(metric.about for metric in METRICS.values() if metric.about)
+    return f"Means over sequences and frames. {about}."

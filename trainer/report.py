@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from mmgen.shard.manifest import write_atomic
 from trainer.checkpoint import open_run
 from trainer.config import TrainConfig
-from trainer.curves import METRICS, hardness, histograms, horizon_curves, loss_curves
+from trainer.curves import hardness, histograms, horizon_curves, loss_curves
 from trainer.data_card import NUM_COUNTED, facts, measure, name_test_set
 from trainer.errors import InputError
 from trainer.evaluation import check_fits
 from trainer.findings import Evaluation, read_evaluation, read_finding, read_sequences
 from trainer.inside_plots import NUM_PATHS, activity_plot, trajectory_plot, weight_sheets
 from trainer.log import read_jsonl
+from trainer.metrics import METRICS, explained
 from trainer.model import VideoAutoencoder
 from trainer.player import Animation, rollout_animation, sample_animation
 from trainer.plot import Plot, write_plot
@@ -39,7 +40,7 @@ from trainer.result_files import check_parent
 from trainer.rollout import roll_out_sequence
 from trainer.run_folder import trained_on
 from trainer.source import Source, open_scored
-from trainer.tables import EXPLAINED, elsewhere_rows
+from trainer.tables import elsewhere_rows
 
 _NUM_SAMPLES = 4
 
@@ -127,10 +128,10 @@ def _scored(
     samples = range(min(_NUM_SAMPLES, num))
     alt = f"The first {len(samples)} sequences of the split, boxes around the digits that are known"
     return {
-        "metrics": {metric: METRICS[metric] for metric in shown_metrics(evaluation)},
+        "metrics": {metric: METRICS[metric].title for metric in shown_metrics(evaluation)},
         "published_metrics": PUBLISHED_METRICS,
         "rows": score_rows(evaluation),
-        "explained": EXPLAINED,
+        "explained": explained(),
         "elsewhere": elsewhere_rows(evaluation.model_dump()["out_of_domain"]),
         "published": published_rows() if has_published else {},
         "test_set": name_test_set(source),

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-from trainer.curves import METRICS
 from trainer.findings import Evaluation, Scores
+from trainer.metrics import METRICS
 from trainer.published import CANVAS, CONTEXT, PREDICT, PUBLISHED, Published
-from trainer.tables import METRIC_COLUMNS
 
-PUBLISHED_METRICS = {name: said for name, said in METRICS.items() if name in Published._fields}
-_DIGITS = {metric: digits for metric, _, digits in METRIC_COLUMNS}
-_PERFECT = {"mse": 0.0, "mae": 0.0, "ssim": 1.0, "ssim_openstl": 1.0, "lpips": 0.0}
+PUBLISHED_METRICS = {n: METRICS[n].title for n in METRICS if n in Published._fields}
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,9 @@ def score_rows(evaluation: Evaluation) -> list[Row]:
                 for name, baseline in evaluation.predictors().items()
                 if name != "model"
             ]
-            floor = Scores(ce=evaluation.entropy_floor, per_frame={"mse": [0.0]}, **_PERFECT)
+            best = {metric: METRICS[metric].best for metric in metrics}
+            best |= {"ce": evaluation.entropy_floor}
+            floor = Scores.model_validate(best | {"per_frame": {"mse": [0.0]}})
             rows.append(Row("entropy floor", _cells(floor, metrics)))
     return rows
 
@@ -56,16 +55,10 @@ def score_rows(evaluation: Evaluation) -> list[Row]:
 def _cells(scores: Scores, metrics: list[str]) -> list[tuple[str, str]]:
     cells = []
     for metric in metrics:
-        digits, interval = _DIGITS[metric], scores.interval.get(metric)
-        around = "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
-        cells.append((_written(metric, getattr(scores, metric)), around))
+        written, interval = METRICS[metric].written, scores.interval.get(metric)
+        around = "" if interval is None else f"{written(interval[0])} to {written(interval[1])}"
+        cells.append((written(scores.mean(metric)), around))
     return cells
-
-
-def _written(metric: str, value: float | None) -> str:
-    if value is None:
-        return "n/a" if metric in ("ssim", "ssim_openstl", "lpips") else "infinite"
-    return f"{value:.{_DIGITS[metric]}f}"
 
 
 def is_published_task(frame_shape: tuple[int, ...], context: int | None, predict: int) -> bool:
@@ -78,6 +71,6 @@ def published_rows() -> dict[tuple[str, str], list[Row]]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in PUBLISHED:
         values = {metric: getattr(row, metric) for metric in PUBLISHED_METRICS}
-        cells = [("-" if v is None else _written(metric, v), "") for metric, v in values.items()]
+        cells = [("-" if v is None else METRICS[name].written(v), "") for name, v in values.items()]
         groups.setdefault((row.source, row.test_set), []).append(Row(row.method, cells))
     return groups

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from trainer import losses
 from trainer.intervals import interval, resampled_means
-from trainer.metrics import psnr, ssim
+from trainer.metrics import METRICS, Judged
 from trainer.perceptual import Perceptual
 
-METRICS = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")  # and lpips, where it is asked for
 BASELINES = ("black", "copy-last", "mean frame", "constant velocity", "known dynamics")
 TEACHER_FORCED = "teacher-forced "  # and what is decoded
 _CHUNK_VALUES = 1 << 18  # for each thread
@@ -49,19 +48,10 @@ class Gatherer:
         for first in range(0, len(output), at_once):
             part = slice(first, first + at_once)
             known = None if nats is None else nats[part]
-            scores = self._scores(output[part], target[part], known)
-            for metric, score in zip(METRICS, scores, strict=True):
-                self._parts[name][metric].append(score.cpu())
-
-    def _scores(self, output: Tensor, target: Tensor, nats: Tensor | None) -> tuple[Tensor, ...]:
-        """Return what METRICS names, each (B, T)."""
-        return (
-            losses.squared_error(output, target),
-            losses.absolute_error(output, target),
-            psnr(output, target),
-            *ssim(output, target, self._frame_shape),
-            losses.clipped_cross_entropy(output, target) if nats is None else nats,
-        )
+            judged = Judged(output[part], target[part], self._frame_shape, known)
+            for key, metric in METRICS.items():
+                if metric.score:
+                    self._parts[name][key].append(_checked(metric.score(judged), judged, key).cpu())
 
     def add_entropy(self, target: Tensor) -> None:
         """Keep the cross-entropy that nobody gets below."""
@@ -138,6 +128,15 @@ class Scored:
             "skill": _number(skills[0]),
             "skill_interval": None if None in bounds else bounds,
         }
+
+
+def _checked(score: Tensor, judged: Judged, metric: str) -> Tensor:
+    expected = judged.output.shape[:2]
+    if score.shape != expected:
+        raise ValueError(
+            f"metric {metric}: scored {tuple(score.shape)}, expected is {tuple(expected)}"
+        )
+    return score
 
 
 def summary(scores: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:

@@ -2,41 +2,27 @@
 
 from typing import Any
 
-# Key, heading, digits behind the point.
-METRIC_COLUMNS = (
-    ("mse", "MSE", 1),
-    ("mae", "MAE", 1),
-    ("psnr", "PSNR (dB)", 2),
-    ("ssim", "SSIM", 3),
-    ("ssim_openstl", "SSIM (OpenSTL)", 3),
-    ("ce", "CE (nats)", 1),
-    ("lpips", "LPIPS", 3),
-)
-EXPLAINED = (
-    "Means over sequences and frames. MSE and MAE are summed over a frame's pixels before "
-    "clipping; PSNR and SSIM are of clipped frames, SSIM with a data range of 1 and, as in "
-    "OpenSTL's tables, of 2; CE clips what is no probability to [0.001, 0.999]."
-)
+from trainer.metrics import METRICS
 
 
-def metric_columns(result: dict[str, Any]) -> list[tuple[str, str, int]]:
-    """Return those of METRIC_COLUMNS that an evaluation has: LPIPS only if it was asked for."""
+def shown_metrics(result: dict[str, Any]) -> list[str]:
+    """Return the metrics that an evaluation has: LPIPS only if it was asked for."""
     model = result["prediction"] or result["reconstruction"]
-    return [column for column in METRIC_COLUMNS if column[0] in model]
+    return [metric for metric in METRICS if metric in model]
 
 
 def metric_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return a row a predictor: its name, then `metric_columns`.
+    """Return a row a predictor: its name, then `shown_metrics`.
 
     What is said of the future comes first: the model, the baselines, the entropy floor. Behind it
     stands what is said of the context.
     """
-    columns = metric_columns(result)
+    metrics = shown_metrics(result)
     future = {**_of_head(result, "prediction"), **result["baselines"]}
-    rows = [[name, *_cells(table, columns)] for name, table in future.items()]
-    rows += _floor(result, columns)
+    rows = [[name, *_cells(table, metrics)] for name, table in future.items()]
+    rows += _floor(result, metrics)
     past = _of_head(result, "reconstruction")
-    return rows + [[name, *_cells(table, columns)] for name, table in past.items()]
+    return rows + [[name, *_cells(table, metrics)] for name, table in past.items()]
 
 
 def _of_head(result: dict[str, Any], head: str) -> dict[str, dict[str, Any]]:
@@ -70,21 +56,14 @@ def elsewhere_rows(elsewhere: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _floor(result: dict[str, Any], columns: list[tuple[str, str, int]]) -> list[list[str]]:
+def _floor(result: dict[str, Any], metrics: list[str]) -> list[list[str]]:
     if result["entropy_floor"] is None:
         return []
-    known = {"mse": "0.0", "mae": "0.0", "ce": f"{result['entropy_floor']:.1f}"}
-    cells = [known.get(key, "") for key, _, _ in columns]
-    return [["entropy floor", *cells]]
+    best = {name: METRICS[name].best for name in metrics} | {"ce": result["entropy_floor"]}
+    return [["entropy floor", *(METRICS[name].written(best[name]) for name in metrics)]]
 
 
-def _cells(table: dict[str, Any] | None, columns: list[tuple[str, str, int]]) -> list[str]:
+def _cells(table: dict[str, Any] | None, metrics: list[str]) -> list[str]:
     if table is None:
-        return ["n/a"] * len(columns)
-    return [_written(key, table[key], digits) for key, _, digits in columns]
-
-
-def _written(key: str, value: float | None, digits: int) -> str:
-    if value is None:  # a similarity is undefined for tiny frames, an error is infinite
-        return "n/a" if key in ("ssim", "ssim_openstl", "lpips") else "infinite"
-    return f"{value:.{digits}f}"
+        return ["n/a"] * len(metrics)
+    return [METRICS[name].written(table[name]) for name in metrics]

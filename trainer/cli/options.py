@@ -9,18 +9,19 @@ def print_evaluation(result: dict[str, Any], data: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trainer.tables import EXPLAINED, metric_columns, metric_rows, skill_line
+    from trainer.metrics import METRICS, explained
+    from trainer.tables import metric_rows, shown_metrics, skill_line
 
     console = Console()
     title = f"{result['split']} of {data}, {result['sequences']} sequences, per frame"
     table = Table(title=title, box=SIMPLE)
     table.add_column("", no_wrap=True)
-    for _, heading, _ in metric_columns(result):
-        table.add_column(heading, justify="right")
+    for metric in shown_metrics(result):
+        table.add_column(METRICS[metric].title, justify="right")
     for row in metric_rows(result):
         table.add_row(*row)
     console.print(table)
-    for line in (skill_line(result), EXPLAINED):
+    for line in (skill_line(result), explained()):
         if line:
             console.print(line, highlight=False)
     if elsewhere := result.get("out_of_domain"):

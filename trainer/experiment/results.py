@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from trainer.errors import InputError
-from trainer.experiment.config import METRICS, Cell, ExperimentConfig
+from trainer.experiment.config import Cell, ExperimentConfig, score_places
 from trainer.experiment.folder import ExperimentFolder
 from trainer.log import read_looks
 from trainer.seeds import Estimate, estimate
@@ -135,7 +135,7 @@ def _read_result(folder: ExperimentFolder, cell: Cell) -> Result:
         stored = json.loads(path.read_text(encoding="utf-8"))
         steps, sequences, scores = (stored[name] for name in ("steps", "train_sequences", "scores"))
         result = Result(cell, int(steps), sequences, dict(scores), read_looks(folder.run(cell)))
-        _ = result.passes, [find(result.scores, metric) for metric in METRICS]
+        _ = result.passes, [find(result.scores, metric) for metric in score_places()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: does not parse; delete it, and the run is scored again"

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.experiment.config import METRICS
+from trainer.experiment.config import score_places
 from trainer.experiment.results import Row, Table, find
+from trainer.metrics import METRICS
 from trainer.result_files import as_csv
 from trainer.seeds import Estimate
 
-_DIGITS = {"mse": 1, "mae": 1, "ce": 1, "psnr": 2}  # of all else three
+_DIGITS = 3  # of a skill
 _NOTHING = "-"
 
 
 def results_csv(table: Table) -> str:
     """Write a line a finished run, with every number that some run has."""
     results = list(table.results)
-    there = [m for m in METRICS if any(find(r.scores, m) is not None for r in results)]
+    there = [m for m in score_places() if any(find(r.scores, m) is not None for r in results)]
     rows = []
     for result in results:
         cell = result.cell
@@ -53,7 +54,8 @@ def told(estimate: Estimate | None, metric: str, sign: str = "") -> str:
     """Write a mean and its interval with the digits that its metric is worth."""
     if estimate is None:
         return _NOTHING
-    form = f"{sign}.{_DIGITS.get(metric.rpartition('.')[2], 3)}f"
+    score = METRICS.get(metric.rpartition(".")[2])
+    form = f"{sign}.{score.digits if score else _DIGITS}f"
     if estimate.interval is None:
         return f"{estimate.mean:{form}} (n = 1)"
     low, high = estimate.interval
