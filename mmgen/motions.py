@@ -1,8 +1,8 @@
 """The motions by name: which fields each uses, what is at the edges, and the step of each new one.
 
-A table, so that a motion is added in one place: a row here, and its step above the row. The motions
-that the presets use are kernels in `kernels/tracks.py`, which take a tenth of the time; their rows
-have no step. This file stays cheap to import, so neither numpy nor numba is at its top.
+A table, so that a motion is added in one place: a row here, and its step above the row. Motions
+that have no step are kernels in `kernels/tracks.py`, which cost no NumPy call a frame. This file
+stays cheap to import, so neither numpy nor numba is at its top.
 """
 
 from collections.abc import Callable
