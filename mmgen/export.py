@@ -4,7 +4,6 @@ A split is read and written in blocks, so memory stays bounded whatever it holds
 final name when it is complete. Letters: N sequences, T frames, H x W canvas, C channels.
 """
 
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from mmgen.errors import InputError, MmgenError
 from mmgen.preview import check_picture, write_picture
 from mmgen.shard import schema
-from mmgen.shard.manifest import replace_durably
+from mmgen.shard.manifest import partial_of, replace_durably
 from mmgen.shard.reader import Split
 
 KINDS = ("npy", "npz", "gif", "mp4")
@@ -178,14 +177,8 @@ def _write_animations(
 @contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that gets its name when it is complete, and leaves nothing when it is not."""
-    partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as file:
+        with partial_of(path) as partial, partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        replace_durably(partial, path)
     except OSError as error:
         raise MmgenError(f"{path}: could not be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ Letters: N sequences, T frames, H x W canvas. Frames are uint8 (N, T, H, W), in 
 import importlib
 import io
 import math
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,8 +19,7 @@ from PIL import Image, ImageDraw
 
 from mmgen.errors import InputError, MmgenError
 from mmgen.overlay import Drawing, Overlay
-from mmgen.shard import schema
-from mmgen.shard.manifest import replace_durably, write_atomic
+from mmgen.shard.manifest import partial_of, write_atomic
 
 KINDS = (".gif", ".png", ".mp4")
 
@@ -107,30 +105,26 @@ def _write_gif(path: Path, pictures: Iterator[Image.Image]) -> None:
 def _write_mp4(path: Path, pictures: Iterator[Image.Image]) -> None:
     """Encode what every player takes: H.264, yuv420p and so even sides, the index at the front."""
     first = _even(next(pictures))
-    partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
     taken = f"-f rawvideo -pix_fmt rgb24 -s {first.width}x{first.height} -r {_FRAMES_PER_S} -i -"
     given = "-c:v libx264 -crf 16 -pix_fmt yuv420p -movflags +faststart -f mp4"
-    words = ["-v", "error", "-y", *taken.split(), *given.split(), f"file:{partial}"]
-    process = subprocess.Popen(
-        [_find_ffmpeg(path), *words], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it has given up, and says why
-            process.stdin.write(first.tobytes())
-            for picture in pictures:
-                process.stdin.write(_even(picture).tobytes())
-        complaint = " ".join(process.communicate()[1].decode(errors="replace").split())
+    command = [_find_ffmpeg(path), "-v", "error", "-y", *taken.split(), *given.split()]
+    with partial_of(path) as partial:
+        process = subprocess.Popen(
+            [*command, f"file:{partial}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it has given up, and says why
+                process.stdin.write(first.tobytes())
+                for picture in pictures:
+                    process.stdin.write(_even(picture).tobytes())
+            complaint = " ".join(process.communicate()[1].decode(errors="replace").split())
+        except BaseException:  # an interrupt too
+            process.kill()
+            process.communicate()  # it must have ended before its file is taken away
+            raise
         if process.returncode:
             raise MmgenError(f"{path}: could not be written (ffmpeg: {complaint})")
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        replace_durably(partial, path)
-    except BaseException:  # an interrupt too: nobody else will clear it away
-        process.kill()
-        process.communicate()  # it must have ended before its file is taken away
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _even(picture: Image.Image) -> Image.Image:

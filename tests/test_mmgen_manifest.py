@@ -1,13 +1,15 @@
 """The manifest is untrusted: what is wrong with it is said in one line, and no name escapes."""
 
 import re
+import threading
 
 import pytest
 from strategies import table
 
 import mmgen
 from mmgen.errors import InputError
-from mmgen.shard.manifest import Manifest, write_atomic
+from mmgen.shard import manifest
+from mmgen.shard.manifest import Manifest, partial_of, write_atomic
 
 
 def test_a_manifest_comes_back_equal(small_dataset):
@@ -99,3 +101,33 @@ def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
         write_atomic(tmp_path / "a.json", "after")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "before"
+
+
+def test_two_writers_of_a_file_take_turns(tmp_path):
+    path = tmp_path / "a.json"
+    other = threading.Thread(target=write_atomic, args=(path, "the last one's"))
+    with partial_of(path) as partial:
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        partial.write_text("mine, which is longer")
+    assert path.read_text() == "mine, which is longer"
+    other.join()
+    assert path.read_text() == "the last one's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_does_not_come_to_an_end_is_named_and_let_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "_LOCK_ATTEMPTS", 2)
+    path = tmp_path / "a.json"
+    with partial_of(path) as partial:
+        partial.write_text("mine")
+        with pytest.raises(InputError, match=r"a.json: another process is writing it; wait for"):
+            write_atomic(path, "another's")
+    assert path.read_text() == "mine"
+
+
+def test_what_a_killed_writer_has_left_is_not_in_the_way(tmp_path):
+    (tmp_path / "a.json.partial").write_text("half of something longer")
+    write_atomic(tmp_path / "a.json", "whole")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]

@@ -95,12 +95,15 @@ def test_an_mp4_without_ffmpeg_says_how_to_get_it(tmp_path, grey, monkeypatch):
         write_picture(tmp_path / "a.mp4", grey)
 
 
-def test_an_mp4_that_cannot_be_written_leaves_nothing(tmp_path, grey):
+def test_an_mp4_that_cannot_be_written_leaves_nothing(tmp_path, grey, monkeypatch):
     pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
-    (tmp_path / "a.mp4.partial").symlink_to("no/where")
-    with pytest.raises(MmgenError, match=r"a.mp4: could not be written \(ffmpeg: .+\)$"):
+    failing = tmp_path / "ffmpeg"
+    failing.write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(failing))
+    with pytest.raises(MmgenError, match=r"a.mp4: could not be written \(ffmpeg: no room\)$"):
         write_picture(tmp_path / "a.mp4", grey)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [failing]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ A latent is the state after the context, layer by layer: h, then c where the cel
 Letters: B sequences at a time, N of them in all, K digits a sequence, D values of a latent.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmgen.shard.manifest import replace_durably
+from mmgen.shard.manifest import partial_of
 from trainer.address import Address, absolute
 from trainer.cells import State
 from trainer.checkpoint import open_run
@@ -67,16 +66,10 @@ def write_features(
         "split": split,
         "context": num_context,
     }
-    partial = out.with_name(out.name + ".partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs.update(attributes)
-            size = _write_latents(file, model, source, num_context, count)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        replace_durably(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Without a lock of its own: HDF5 would refuse a file that is locked, as this one is for us.
+    with partial_of(out) as partial, h5py.File(partial, "w", locking=False) as file:
+        file.attrs.update(attributes)
+        size = _write_latents(file, model, source, num_context, count)
     return count, size
 
 

@@ -4,18 +4,24 @@ It is untrusted input like any other file: every field is checked, and a shard's
 a file in the folder of its split.
 """
 
+import fcntl
 import json
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from mmgen.errors import InputError
 from mmgen.shard import schema
 
 _MAX_COUNT = 2**53
 MAX_JSON_BYTES = 1 << 28
+_LOCK_ATTEMPTS = 100
+_LOCK_PAUSE_S = 0.05
 
 V = TypeVar("V")
 
@@ -161,16 +167,50 @@ def read_json_file(path: Path) -> str:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a small file under a partial name, then rename: its final name means complete."""
+    with partial_of(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def partial_of(path: Path) -> Iterator[Path]:
+    """Lend the partial file of `path`, empty; it gets its name at the end, and goes on an error.
+
+    Writers of one file take turns: each of them leaves a whole one, the last one's stays.
+
+    raises  InputError where another writer does not come to an end
+    """
     partial = path.with_name(path.name + schema.PARTIAL_SUFFIX)
-    try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+    with _held(partial, path) as file:
+        try:
+            file.truncate(0)  # what a killed writer has left
+            yield partial
             os.fsync(file.fileno())
-        replace_durably(partial, path)
-    except BaseException:  # a full disk, an interrupt: nobody else will clear it away
-        partial.unlink(missing_ok=True)
-        raise
+            replace_durably(partial, path)
+        except BaseException:  # a full disk, an interrupt: nobody else will clear it away
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _held(partial: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a file and hold the lock on it, which ends with the process, however that ends."""
+    for attempt in range(_LOCK_ATTEMPTS):
+        if attempt:
+            time.sleep(_LOCK_PAUSE_S)
+        with partial.open("ab") as file:
+            if _is_locked(file, partial):
+                yield file
+                return
+    raise InputError(f"{path}: another process is writing it; wait for it, or name another")
+
+
+def _is_locked(file: BinaryIO, path: Path) -> bool:
+    """Lock an open file, and tell whether it still has its name and nobody else has the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def replace_durably(partial: Path, path: Path) -> None:
