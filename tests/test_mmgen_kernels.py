@@ -169,3 +169,15 @@ def test_oracle_again_without_compiler_with_checked_bounds_and_on_any_cpu(
     assert process.returncode == 0, out + err
     assert "5 passed" in out
     assert any(tmp_path.rglob("*.nbc")) == (name != "NUMBA_DISABLE_JIT")
+
+
+def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(start_python):
+    """As in a container whose packages are root's, for a user without a home."""
+    code = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []  # all of which found no folder to write to
+from mmgen.kernels.exact import kernel
+print(kernel(lambda x: x + 1)(2))
+"""
+    out, err = start_python("-Werror", "-c", code).communicate(timeout=60)
+    assert (out, err) == ("3\n", "")

@@ -7,10 +7,19 @@ may those of `lanes.py`, and of no other file.
 import numpy as np
 from numba import config, njit
 
-# nogil: blocks render side by side in a thread pool. numba's own parallel loops are not used, since
-# its default threading layer aborts when two threads launch them at once.
-kernel = njit(nogil=True, cache=True, error_model="numpy")
 IS_JITTED = not config.DISABLE_JIT
+
+
+def kernel(function):
+    """Compile a function, and keep it on disk where there is a folder to write to."""
+    # nogil: blocks render side by side in a thread pool. numba's own parallel loops are not used,
+    # since its default threading layer aborts when two threads launch them at once.
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither beside this file, nor in a home, nor in NUMBA_CACHE_DIR
+        return njit(**options)(function)
+
 
 NUM_DIGITS = np.uint64(1)
 NUM_FRAMES = np.uint64(2)
