@@ -1,12 +1,12 @@
 """Glyph sets: where they lie, and how they are split so that no glyph is in two splits."""
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from http.client import HTTPException
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mmgen.errors import InputError
 from mmgen.glyph_files import Part, read_idx_parts, read_npz, read_pngs
+from mmgen.shard.cache import user_cache
 
 # The wheel carries data/mnist inside the package; a checkout has it beside the package.
 _SHIPPED_FOLDERS = (
@@ -27,7 +28,6 @@ _SHIPPED_FOLDERS = (
 )
 _IMAGES = "images-idx3-ubyte"
 _DOWNLOAD_PREFIX = "download-"
-_DAY_S = 24 * 60 * 60
 
 
 class _IdxFiles(NamedTuple):
@@ -86,7 +86,7 @@ def is_path(name: str) -> bool:
 def is_here(name: str) -> bool:
     """Tell whether loading a set needs no download; a path's own troubles are for loading it."""
     return name not in _DOWNLOADS or all(
-        file.is_file() for file in _DOWNLOADS[name].under(_cache())
+        file.is_file() for file in _DOWNLOADS[name].under(user_cache())
     )
 
 
@@ -238,15 +238,11 @@ def _find_pngs(folder: Path) -> tuple[Path, ...]:
 
 def _downloaded(name: str) -> tuple[Path, ...]:
     """Return the files of a set that torchvision knows, from the cache folder or the network."""
-    cache = _cache()
+    cache = user_cache()
     files = _DOWNLOADS[name].under(cache)
     if not all(path.is_file() for path in files):
         _download(name, cache)
     return _DOWNLOADS[name].under(cache)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moving-mnist"
 
 
 def _download(name: str, cache: Path) -> None:
@@ -269,16 +265,20 @@ def _download(name: str, cache: Path) -> None:
     }[name]
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _clear_killed_downloads(cache)
-        with TemporaryDirectory(prefix=_DOWNLOAD_PREFIX, dir=cache) as root:
-            for is_train in (True, False):
-                make(root, train=is_train, download=True)
-            for path in _DOWNLOADS[name].under(Path(root)):
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                final = cache / path.relative_to(root)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, final)
+        with _held(cache):
+            if all(path.is_file() for path in _DOWNLOADS[name].under(cache)):
+                return  # another process has fetched them meanwhile
+            for left in cache.glob(f"{_DOWNLOAD_PREFIX}*"):
+                shutil.rmtree(left, ignore_errors=True)  # by a killed process
+            with TemporaryDirectory(prefix=_DOWNLOAD_PREFIX, dir=cache) as root:
+                for is_train in (True, False):
+                    make(root, train=is_train, download=True)
+                for path in _DOWNLOADS[name].under(Path(root)):
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+                    final = cache / path.relative_to(root)
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, final)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -287,9 +287,12 @@ def _download(name: str, cache: Path) -> None:
         ) from error
 
 
-def _clear_killed_downloads(cache: Path) -> None:
-    """Delete what killed processes have left; a folder of today may be somebody's at work."""
-    for folder in cache.glob(f"{_DOWNLOAD_PREFIX}*"):
-        with suppress(OSError):  # it is gone already, or not ours to delete
-            if time.time() - folder.stat().st_mtime > _DAY_S:
-                shutil.rmtree(folder)
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which ends with the process; wait for whoever has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -4,10 +4,12 @@ import errno
 import hashlib
 import os
 import pickle
+import pwd
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -457,6 +459,17 @@ def test_the_default_folder_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative: to be ignored")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_folder() == tmp_path / "home" / ".cache" / "moving-mnist" / "shards"
+
+
+def test_a_user_without_a_home_has_a_cache_in_tmpdir(monkeypatch, tmp_path):
+    def no_such_user(number):
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert default_folder() == tmp_path / f"cache-of-{os.getuid()}" / "moving-mnist" / "shards"
 
 
 def cached_complete(folder):

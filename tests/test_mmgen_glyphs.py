@@ -1,5 +1,6 @@
 """Every glyph set is read as published and split by glyph; damage is refused in one line."""
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -8,7 +9,7 @@ import pickle
 import re
 import struct
 import sys
-import time
+import threading
 import urllib.error
 import urllib.request
 import zipfile
@@ -633,12 +634,26 @@ def test_offline_a_set_that_is_not_in_the_cache_is_refused(tmp_path, name):
 def test_what_a_killed_download_has_left_is_cleared_by_a_later_one(tmp_path, monkeypatch):
     publish(monkeypatch, "fashion", downloaded_files("fashion")[0])
     cache = tmp_path / "cache/moving-mnist"
-    for name, age_s in (("download-dead", 2 * 24 * 3600), ("download-at-work", 60)):
-        (cache / name / "FashionMNIST").mkdir(parents=True)
-        then = time.time() - age_s
-        os.utime(cache / name, (then, then))
+    (cache / "download-dead" / "FashionMNIST").mkdir(parents=True)
     load_glyphs("fashion")
-    assert sorted(path.name for path in cache.iterdir()) == ["FashionMNIST", "download-at-work"]
+    assert [path.name for path in cache.iterdir()] == ["FashionMNIST"]
+
+
+def test_a_download_waits_for_another_one_and_leaves_its_files_alone(tmp_path, monkeypatch):
+    asked = publish(monkeypatch, "fashion", downloaded_files("fashion")[0])
+    cache = tmp_path / "cache/moving-mnist"
+    (cache / "download-at-work").mkdir(parents=True)
+    waiting = threading.Thread(target=load_glyphs, args=("fashion",))
+    descriptor = os.open(cache, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    assert not asked
+    assert (cache / "download-at-work").exists()
+    os.close(descriptor)
+    waiting.join()
+    assert asked
 
 
 def test_a_download_that_is_not_what_was_published_is_refused(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import hashlib
 import os
 import queue
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,9 +37,17 @@ _Coming = Future[CachedShard | None]  # of a fetch ahead: None where the bound h
 
 def default_folder() -> Path:
     """Return `moving-mnist/shards` in the user's cache folder, as XDG has it."""
+    return user_cache() / "shards"
+
+
+def user_cache() -> Path:
+    """Return `moving-mnist` in the user's cache folder; for a user without a home, in TMPDIR."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return home / "moving-mnist" / "shards"
+    try:
+        home = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    except RuntimeError:  # no HOME and no such user, as in a container that names a number
+        home = Path(tempfile.gettempdir()) / f"cache-of-{os.getuid()}"
+    return home / "moving-mnist"
 
 
 @dataclass(frozen=True)
