@@ -112,11 +112,12 @@ def test_colour_and_live_data():
         trainer.score(lambda context, steps: context, address, context=6, steps=3)
 
 
-@pytest.fixture
-def predictions(tmp_path, frames):
+@pytest.fixture(params=[np.float32, np.float64])
+def predictions(request, tmp_path, frames):
     path = tmp_path / "predictions.npy"
     noise = np.random.default_rng(0).normal(0, 0.1, (COUNT, PREDICT, 30, 30))
-    np.save(path, frames[:, CONTEXT : CONTEXT + PREDICT] / 255 + noise)
+    exact = frames[:, CONTEXT : CONTEXT + PREDICT] / 255 + noise
+    np.save(path, exact.astype(request.param))
     return path
 
 

@@ -111,7 +111,8 @@ def score_predictions(path: Path, source: Source, *, context: int, lpips: bool =
     def predict(seen: Tensor, _: int) -> NDArray[Any]:
         nonlocal first
         first += len(seen)
-        part = np.asarray(predictions[first - len(seen) : first], np.float32)
+        # A copy: torch warns of memory that cannot be written to, as that of the file is.
+        part = np.array(predictions[first - len(seen) : first], np.float32)
         if not np.isfinite(part).all():
             raise InputError(f"{path}: holds what is no number, among the first {first} sequences")
         return part
