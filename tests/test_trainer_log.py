@@ -74,3 +74,20 @@ def test_lines_behind_a_checkpoint_are_cut_off_and_those_at_it_may_be(tmp_path):
     assert read_jsonl(tmp_path / "metrics.jsonl") == lines[:2]
     RunLog(tmp_path, steps=9, batch_size=8, start=2, stays=lambda line: line["step"] == 1)
     assert read_jsonl(tmp_path / "metrics.jsonl") == lines[:1]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *('{"step": 3, "lo', '{"loss": 1.0}', '{"step": "3"}', "[]", "7", "[" * 100_000),
+        *('{"step": 3, "loss": "a"}', '{"step": 3, "loss": NaN}', '{"step": 3, "loss": 1e999}'),
+        *('{"step": 3, "val": 1}', '{"step": 3, "val": {"prediction": [1]}}'),
+        *('{"step": 3, "val": {"prediction": {"mse": []}}}', "\udcff"),
+        '{"step": 3, "loss": 1' + "0" * 400 + "}",
+    ],
+)
+def test_a_log_ends_where_it_is_damaged(tmp_path, damaged):
+    good = {"step": 2, "loss": None, "val": {"prediction": {"mse": 1.5}}}
+    text = "\n".join((json.dumps(good), damaged, json.dumps(good)))
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    assert read_jsonl(tmp_path / "metrics.jsonl") == [good]

@@ -31,7 +31,7 @@ def find_best(lines: Sequence[dict[str, Any]], metric: str) -> Best | None:
     """Find the best of the val lines among `lines` by, for example, prediction.mse."""
     head, name = metric.split(".")
     looks = [line for line in lines if "val" in line]
-    values = [line["val"][head][name] for line in looks]
+    values = [line["val"].get(head, {}).get(name) for line in looks]
     ranked = [(math.inf if value is None else value, place) for place, value in enumerate(values)]
     value, place = min(ranked, default=(math.inf, 0))
     if math.isinf(value):

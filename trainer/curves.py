@@ -43,7 +43,7 @@ def loss_curves(
     for head, color in _COLORS.items():
         trained = _training_losses(lines, head, config, frame_shape)
         looks = [
-            (line["step"], line["val"][head][metric])
+            (line["step"], line["val"][head].get(metric))
             for line in lines
             if "val" in line and head in line["val"]
         ]

@@ -141,15 +141,34 @@ def read_looks(run: Path) -> list[dict[str, Any]]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a log; the torn last line of a killed run is left out."""
+    """Read a log up to its end, or to a line that is none of ours: the last of a killed run."""
     lines = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_bytes().splitlines():
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
                 break
+            if not _is_ours(line):
+                break
+            lines.append(line)
     return lines
+
+
+def _is_ours(line: Any) -> bool:
+    """Tell what a log holds, a step, numbers, and under val those of each decoder, from damage."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return False
+    heads = line.get("val", {})
+    if not isinstance(heads, dict) or not all(isinstance(one, dict) for one in heads.values()):
+        return False
+    numbers = [value for name, value in line.items() if name != "val"]
+    numbers += [value for scores in heads.values() for value in scores.values()]
+    return all(
+        # NaN compares with nothing, and whole numbers may be larger than any float.
+        value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+        for value in numbers
+    )
 
 
 def _cut_back(path: Path, step: int, stays: Callable[[dict[str, Any]], bool]) -> None:
