@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmgen.shard.reader import open_dataset as open
 
 __version__ = "0.1.0"
+__distribution__ = "moving-mnist"  # tells ours from others of the name
 
 # Public names and where they live. They load on first use, because numba alone takes more than a
 # second to import and `mmgen --help` must not pay for it.

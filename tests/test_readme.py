@@ -67,7 +67,7 @@ def test_the_tree_is_the_tree() -> None:
         for folder in ("mmgen", "trainer", "docs", "examples")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in kinds and not path.name.startswith("__")
-    }
+    } | {path.name for path in ROOT.glob("*.py")}
     listed = {name for name in listed_files() if name.endswith(kinds)}
     assert listed == product
     assert all((ROOT / name).exists() for name in listed_files())

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from trainer.scoring import score
     from trainer.stream import Batch, SequenceStream
 
+__distribution__ = "moving-mnist"  # tells ours from others of the name
+
 # Public names load on first use: importing torch takes a second that `mmtrain --help` must not pay.
 _EXPORTS = {
     "Batch": "trainer.stream",
