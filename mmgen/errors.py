@@ -4,6 +4,11 @@
 click, and this file imports nothing of the project.
 """
 
+import io
+import sys
+
+_LONGEST = 2000  # characters of an error: all fields of a config are 700
+
 
 class MmgenError(Exception):
     """Anything mmgen refuses or cannot finish; the message is one line a person can act on."""
@@ -33,4 +38,19 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1
     code = getattr(error, "exit_code", None)
-    return (str(error), code) if isinstance(code, int) and isinstance(error, Exception) else None
+    is_said = isinstance(code, int) and isinstance(error, Exception)
+    return (_as_line(str(error)), code) if is_said else None
+
+
+def _as_line(text: str) -> str:
+    """Make what quotes a value of a file or a command line one line that a person can read."""
+    line = " ".join(text.splitlines())
+    return (
+        line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
+    )
+
+
+def say_any_text() -> None:
+    """Let stdout show what its encoding lacks, as hexadecimal: a path may be no UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -275,3 +275,36 @@ def test_data_and_a_config_exclude_each_other_in_preview(run_mmgen, out):
     told = run_mmgen("preview", out, "--seed", 5, "-o", out / "a.png", code=2).stderr
     assert told.endswith("Error: DATA has its own config and seed; leave out the others\n")
     assert "2 sequences of" in run_mmgen("preview", out, "-o", out / "a.png").stdout
+
+
+def test_a_name_that_is_no_utf8_is_shown(run_mmgen, out):
+    renamed = out.rename(out.with_name("\udcff"))
+    assert run_mmgen("verify", renamed).stdout == f"{out.parent}/\\udcff: 7 sequences hold\n"
+
+
+def test_names_may_have_spaces_and_hangul(run_mmgen, tmp_path):
+    folder = tmp_path / "한글 폴더"
+    folder.mkdir()
+    out = folder / "자료 1"
+    run_mmgen("generate", out, *SMALL, "--train", 1, "--val", 0, "--test", 2)
+    told = run_mmgen("verify", out, "--regrow", "all").stdout
+    assert told.startswith(f"{out}: 3 sequences hold, ")
+    run_mmgen("preview", out, "-o", folder / "그림 1.gif")
+    run_mmgen("export", out, folder / "배열 1.npy", "--to", "npy")
+    told = run_mmgen("import", folder / "배열 1.npy", folder / "자료 2", "--axes", "TNHW").stdout
+    assert told.startswith(f"{folder}/자료 2: 2 sequences")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("generate /proc/a", "generate /proc/a/b --overwrite", "import {a}.npy /proc/a"),
+        *("export {a} /proc/a.npy --to npy", "export {a} /proc/a --to gif"),
+        *("preview -o /proc/a.gif", "preview -o /proc/a.png", "stats {a} -o /proc/a.png"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(run_mmgen, out, command):
+    """Not even by root, as which tests may run."""
+    run_mmgen("export", out, out.with_name("a.npy"), "--to", "npy")
+    line = run_mmgen(*command.format(a=out).split(), code=1).stderr.splitlines()[-1]
+    assert re.match(r"Error: /proc/a\S*: (could not be written \()?No such file", line), line

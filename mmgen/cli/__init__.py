@@ -20,7 +20,7 @@ from mmgen.cli.presets import presets
 from mmgen.cli.preview import preview
 from mmgen.cli.stats import stats
 from mmgen.cli.verify import verify
-from mmgen.errors import MmgenError, explain
+from mmgen.errors import MmgenError, explain, say_any_text
 
 _CONTINUED = ("generate", "import")  # what they have written so far is used by the next run
 
@@ -46,6 +46,7 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        say_any_text()
         try:
             with _terminated_as_interrupted():
                 return super().invoke(ctx)

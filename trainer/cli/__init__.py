@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mmgen import __version__
-from mmgen.errors import MmgenError, explain
+from mmgen.errors import MmgenError, explain, say_any_text
 from trainer.cli.bench import bench
 from trainer.cli.classify import classify
 from trainer.cli.difficulty import difficulty
@@ -33,6 +33,7 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        say_any_text()
         try:
             return super().invoke(ctx)
         except (MmgenError, TrainerError, OSError, MemoryError, KeyboardInterrupt) as error:
