@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import count
@@ -337,6 +338,42 @@ def test_max_time_ends_with_a_checkpoint_and_how_to_go_on(root, tmp_path, monkey
     assert again["ended"] == "max-time"
     assert again["steps"] > steps > 0
     assert "--max-time" in mmtrain(*command[:-1], 0, code=2).stderr
+
+
+def test_names_may_have_spaces_and_hangul(root, tmp_path):
+    folder = tmp_path / "한글 폴더"
+    shutil.copytree(root / "data", folder / "자료 1")
+    run = folder / "훈련 1"
+    mmtrain("fit", folder / "자료 1", "--run", run, *tiny_options("steps=1"))
+    told = mmtrain("evaluate", run, folder / "자료 1").stdout
+    assert "prediction" in told
+    page = folder / "보고 1.html"
+    mmtrain("report", run, "-o", page)
+    assert "자료 1" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit {root}/data --run /proc/a {tiny}",
+        "rollout {root}/run {root}/data -o /proc/a.gif",
+        "features {root}/run {root}/data -o /proc/a.h5",
+        "difficulty {root}/run --axis speed=1 --sequences 2 -o /proc/a",
+        "report {root}/run -o /proc/a.html",
+        "classify {root}/data --run /proc/a --steps 1 --set hidden=4 --set batch_size=4",
+    ],
+)
+def test_what_cannot_be_written_is_one_line(root, command):
+    """Not even by root, as which tests may run."""
+    words = command.format(root=root, tiny=" ".join(tiny_options("steps=1"))).split()
+    assert re.match(r"/proc/a\S*: No such file or directory$", error_line(*words, code=1))
+
+
+def test_a_run_whose_log_is_damaged_is_reported_up_to_there(root, tmp_path):
+    run = shutil.copytree(root / "run", tmp_path / "run")
+    (run / "metrics.jsonl").write_text('{"step": 1, "prediction_loss": 1.0}\n{"step": "2"}\n')
+    mmtrain("report", run, "-o", tmp_path / "page.html")
+    assert "step 2" not in (tmp_path / "page_files" / "loss.csv").read_text()
 
 
 def test_a_run_in_use_is_left_alone(root):
