@@ -43,7 +43,7 @@ def _whose(name: str) -> str:
     from importlib.metadata import packages_distributions  # reads every one that is installed
 
     spec = find_spec(name)
-    places = list(spec.submodule_search_locations or [spec.origin]) if spec else []
+    places = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
     where = f" in {places[0]}" if places else ""
     others = sorted(set(packages_distributions().get(name, ())) - {DISTRIBUTION})
     if others:

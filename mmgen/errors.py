@@ -38,8 +38,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1
     code = getattr(error, "exit_code", None)
-    is_said = isinstance(code, int) and isinstance(error, Exception)
-    return (_as_line(str(error)), code) if is_said else None
+    if isinstance(code, int) and isinstance(error, Exception):
+        return _as_line(str(error)), code
+    return None
 
 
 def _as_line(text: str) -> str:
