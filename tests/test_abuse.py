@@ -1,0 +1,31 @@
+"""A few hostile command lines and damaged files of `abuse.py`, which tries them by the thousand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmgen
+
+SCRIPT = Path(__file__).with_name("abuse.py")
+
+
+def abuse(*options):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *options],
+        env=os.environ | {"PYTHONPATH": str(Path(mmgen.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_whatever_is_asked_or_damaged_ends_in_one_line():
+    abuse("--trials", "40", "--brief")
+
+
+@pytest.mark.slow
+def test_so_do_more_of_them():
+    abuse("--trials", "200", "--seed", "1")
