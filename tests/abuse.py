@@ -49,6 +49,7 @@ from PIL import Image
 import mmgen.cli
 import trainer.cli
 from mmgen.config import GeneratorConfig
+from mmgen.generate import TRUTH
 from trainer.classifier import ClassifyConfig
 from trainer.config import field_parts
 
@@ -422,6 +423,8 @@ def edit_text(path, rng):
     """Change words and numbers of a TOML or CSV file, or its lines."""
     text = path.read_text()
     words = list(re.finditer(r'"[^"\n]*"|[\w.+-]+|[^\w\s]', text))
+    if not words:  # emptied by an earlier change
+        return
     word = rng.choice(words)
     toml = ("[]", "{}", "[1, 2]", "{a = 1}", "1979-05-27", '"\\u0000"', "'''a\nb'''", "true", '""')
     new = rng.choice((*toml, *NUMBERS[:20], *(f'"{w}"' for w in (*TEXTS[:17], *PATHS)), "", ","))
@@ -522,12 +525,14 @@ def edit_npy(path, rng):
         path.write_bytes(text + content[header:])
         return
     array = np.load(path)
+    if array.size == 0 or array.ndim == 0:  # by an earlier change
+        return
     with np.errstate(all="ignore"):
         other = rng.choice((
             array[:0], array[..., :0], array[0], array[None], array.astype("f8") * math.nan,
             array.astype("i8"), np.asfortranarray(array), array.astype(">f4"), array * 0,
             array.astype("f8") * 1e308, array.astype(bool), array.astype("S2"), array[..., :1],
-            array.astype("f2"), array.astype("c8"), np.zeros(()), array[:, :, :, ::-1],
+            array.astype("f2"), array.astype("c8"), np.zeros(()), array[..., ::-1],
         ))  # fmt: skip
     np.save(path, other)
 
@@ -797,6 +802,10 @@ def run_trial(seed, number, template, case, files):
 def warm_up(folder):
     """Compile and load what all trials need, before any fork; torch starts no thread."""
     torch.set_num_threads(1)
+    # An interrupt in the middle of numba's compiling ends in an error of numba's.
+    for name in mmgen.PRESETS:
+        mmgen.render(name, range(2), straight_from=1)
+        mmgen.render(name, range(2), truth=(*TRUTH, "mask"), random_until=1)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         words = f"generate {folder}/warm {TINY_DATA} --train 2 --val 0 --test 0 --workers 1".split()
         mmgen.cli.main(words, standalone_mode=False)

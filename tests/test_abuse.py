@@ -22,10 +22,6 @@ def abuse(*options):
     assert done.returncode == 0, done.stdout
 
 
-def test_whatever_is_asked_or_damaged_ends_in_one_line():
-    abuse("--trials", "40", "--brief")
-
-
 @pytest.mark.slow
-def test_so_do_more_of_them():
+def test_whatever_is_asked_or_damaged_ends_in_one_line():
     abuse("--trials", "200", "--seed", "1")

@@ -475,5 +475,5 @@ def test_shipped_experiments_are_ready_to_run(path, tmp_path):
 
 
 def test_the_shipped_experiments_are_the_documented_ones():
-    names = ["cells", "decoders", "digits", "fixed_sets", "loss", "teacher_forcing"]
+    names = ["cells", "decoders", "digits", "fixed_sets", "loss", "presets", "teacher_forcing"]
     assert [path.stem for path in SHIPPED] == names
