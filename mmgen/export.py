@@ -4,6 +4,7 @@ A split is read and written in blocks, so memory stays bounded whatever it holds
 final name when it is complete. Letters: N sequences, T frames, H x W canvas, C channels.
 """
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -156,7 +157,7 @@ def _write_animations(
     split: Split, count: int, out: Path, kind: str, progress: Callable[[int], None]
 ) -> None:
     """Write a folder beside, then rename: its final name means that all are there."""
-    folder = out.resolve()
+    folder = Path(os.path.realpath(out))
     check_picture(folder.with_name(f"{split.name}.{kind}"))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{out}: exists already; name an empty or a new folder")

@@ -129,7 +129,7 @@ def _load_afresh(name: str) -> GlyphSet:
 def _load(name: str, read: _Reader, files: tuple[Path, ...], stamps: object) -> GlyphSet:
     parts = read(files)
     joined = _as_published(name, *parts) if len(parts) == 2 else _by_hash(name, *parts[0])
-    shown = Path(name).resolve().name if is_path(name) else name
+    shown = Path(os.path.realpath(name)).name if is_path(name) else name
     return GlyphSet(shown, *joined)
 
 

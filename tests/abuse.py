@@ -736,6 +736,8 @@ def problems(trial, code, out, err, before, after):
     if warned := re.search(r"^.*\.py:\d+: \w*Warning: .*$|^.*Exception ignored.*$", err, re.M):
         yield f"warning: {warned[0][:200]}"
     lines = err.rstrip("\n").splitlines()
+    if lines and lines[0].startswith("Usage: "):  # click's own words may take several lines
+        lines = [line for line in lines if line.startswith("Error: ")]
     if code and not any(line.startswith("Error: ") for line in lines[-1:]):
         yield "the last line is no error"
     if code and sum(line.startswith("Error: ") for line in lines) > 1:

@@ -59,9 +59,9 @@ def absolute(address: Address) -> str:
     text = str(address)
     if is_live(text):
         name, mark, query = text.removeprefix(LIVE).partition("?")
-        name = str(Path(name).resolve()) if name.endswith(".toml") else name
+        name = os.path.realpath(name) if name.endswith(".toml") else name
         return f"{LIVE}{name}{mark}{query}"
-    return text if "://" in text else str(Path(text).resolve())
+    return text if "://" in text else os.path.realpath(text)
 
 
 def as_weighted(data: Address | Mapping[str, float]) -> dict[str, float]:

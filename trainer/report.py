@@ -4,6 +4,7 @@ Here it is gathered; what is drawn, and how, is said in the modules that are imp
 """
 
 import base64
+import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -56,7 +57,7 @@ def write_report(run: Path, out: Path, device: str) -> Path:
     folder = _checked_folder(out)
     evaluation = read_evaluation(run)
     content: dict[str, Any] = {
-        "name": run.resolve().name,
+        "name": Path(os.path.realpath(run)).name,
         "evaluation": evaluation,
         "findings": {name: read_finding(run, name) for name in ("difficulty", "probe")},
     }

@@ -1,6 +1,7 @@
 """The folder of a run: what it was asked for, whose it is now, whether a call may go on with it."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def new_folder(run: Path, content: str, *, overwrite: bool, is_run: bool) -> Ite
 
     is_run  whether what is there is a run, which may be thrown away
     """
-    whole = run.resolve()  # `.` and links cannot be renamed
+    whole = Path(os.path.realpath(run))  # `.` and links cannot be renamed
     old = whole.with_name(f"{whole.name}.old.partial")  # whole or gone, never half a run
     if overwrite:
         shutil.rmtree(old, ignore_errors=True)  # left by a call that was killed here
