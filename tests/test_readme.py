@@ -19,6 +19,7 @@ from mmgen.cli import main as mmgen
 from mmgen.config import GeneratorConfig
 from mmgen.presets import PRESETS
 from trainer.cli import main as mmtrain
+from trainer.seeds import estimate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -185,3 +186,21 @@ def test_commands_and_snippets_run(page: Path, tmp_path: Path) -> None:
 def test_the_snippets_compile(page: Path) -> None:
     for block in blocks_of(page, "python"):
         compile(block, page.name, "exec")
+
+
+def test_the_figure_to_cite_says_what_the_front_page_says() -> None:
+    """Each mean and interval of its table is that of the seeds in the CSV."""
+    skills: dict[tuple[str, str], dict[float, list[float]]] = {}
+    with (ROOT / "examples/skill.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["panel"] == "passes":
+                curve = skills.setdefault((row["model"], row["set"]), {})
+                curve.setdefault(float(row["x"]), []).append(float(row["skill"]))
+    assert len(skills) == 6
+    text = README.read_text(encoding="utf-8")
+    for curve in skills.values():
+        found = estimate(curve[max(curve)])
+        assert found.count == 3
+        assert found.interval is not None
+        low, high = found.interval
+        assert f" {found.mean:.3f} [{low:.3f}, {high:.3f}]" in text

@@ -115,7 +115,8 @@ def loading(dataset: Dataset[Tensor], size: Size, num_sequences: int, workers: i
 
 
 def make_set(path: Path, count: int, codec: str = "gzip") -> Path:
-    generate_dataset(path, load_config("srivastava"), {"train": count}, codec=codec)
+    config = load_config("srivastava")
+    generate_dataset(path, config, {"train": count}, shard_size=count, codec=codec)
     return path
 
 
@@ -176,7 +177,7 @@ def torchvision_peak_mb(folder: Path, size: Size) -> float:
 
 def rows(size: Size) -> Iterator[Row]:
     torch.set_num_threads(1)
-    count = 4 * size.sequences  # no more than a shard holds
+    count = 4 * size.sequences
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sets = {codec: make_set(folder / codec, count, codec) for codec in CODECS}
