@@ -63,7 +63,7 @@ release:
 bench: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/bench_all.py
 
-# The figure to cite, from two experiments: two to three hours on two cores; killed, it goes on.
+# The figure to cite, from two experiments: about two hours on two cores; killed, it goes on.
 figure: $(VENV)/installed
 	$(BIN)/mmtrain experiment experiments/fixed_sets.toml -o figure/fixed_sets
 	$(BIN)/mmtrain experiment experiments/presets.toml -o figure/presets

@@ -1,8 +1,8 @@
 """The figure to cite: what an LSTM and a ConvLSTM learn of how much, and what they do elsewhere.
 
 mmtrain experiment ../experiments/fixed_sets.toml -o FOLDER/fixed_sets    # the LSTM, on two cores
-mmtrain experiment ../experiments/presets.toml -o FOLDER/presets          # half an hour
-python skill.py FOLDER        # the ConvLSTM on the same data, two hours, and all that is drawn
+mmtrain experiment ../experiments/presets.toml -o FOLDER/presets          # fifty minutes
+python skill.py FOLDER        # the ConvLSTM on the same data, one hour, and all that is drawn
 
 Killed anywhere, the same command goes on with the run it was at. `--draw` only draws again.
 """

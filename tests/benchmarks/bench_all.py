@@ -78,7 +78,8 @@ def page(rows: list[Row], plots: list[Plot], size: Size, about: str) -> str:
 
 Both ways of a row were measured in turn, in the same minutes: medians of {size.rounds} rounds,
 fewer where one takes seconds; the ratio is the median of the rounds' own ratios, above 1 in our
-favour. One thread and its CPU time, unless a row names cores or workers. What is stored or streamed is timed by the clock on the wall;
+favour. One thread and its CPU time, unless a row names cores or workers. What is stored or
+streamed is timed by the clock on the wall;
 a stream reads in one thread beside the one that takes its batches. Sequences are 20 x 64 x 64
 bytes. Files lie in the page cache: what a disk costs is not in here, but that `store` waits for
 it, which np.save does not. What each way does is in the file that measures it,
