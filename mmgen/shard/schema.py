@@ -1,13 +1,11 @@
 """Names, dtypes and shapes inside a shard: format version 1, as FORMAT.md says it in prose."""
 
 import math
-import os
-import threading
 from dataclasses import dataclass
 from typing import Any
 
-import h5py  # noqa: F401
 import numpy as np
+from h5py._objects import phil
 from numpy.typing import DTypeLike
 
 FORMAT = 1
@@ -21,15 +19,9 @@ MAX_SHARD_BYTES = 512 << 20  # raw frames in a shard, unless its size is asked f
 MAX_SHARD_SEQUENCES = 8192
 _MAX_CHUNK_BYTES = 1 << 20
 
-# HDF5 runs one call at a time anyway, but not every h5py release guards its direct-chunk calls.
-HDF5_LOCK = threading.Lock()
-# A child that is forked while another thread is in HDF5 would wait for that thread for ever. h5py,
-# imported before, does the same with its own lock; so a fork takes the two as everybody does.
-os.register_at_fork(
-    before=HDF5_LOCK.acquire,
-    after_in_parent=HDF5_LOCK.release,
-    after_in_child=HDF5_LOCK.release,
-)
+# h5py's own lock, which it holds for every call but, before 3.16, those for whole chunks. Another
+# lock would not do: h5py frees its objects whenever Python does, and that is a call of HDF5 too.
+HDF5_LOCK = phil
 
 
 @dataclass(frozen=True)
