@@ -12,6 +12,8 @@ import csv
 import sys
 from pathlib import Path
 
+from made_block import with_block
+
 from mmgen.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -150,10 +152,7 @@ def with_tables(page: str) -> str:
     """Return the text of a page with its tables made anew, each between two comments."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for name, make in TABLES[page].items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}{make()}{end}{after}"
+        text = with_block(text, name, make())
     return text
 
 

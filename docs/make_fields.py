@@ -10,6 +10,7 @@ later the brighter.
 from pathlib import Path
 
 import numpy as np
+from made_block import with_block
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,7 +19,6 @@ from mmgen.config import GeneratorConfig
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "fields"
 PAGE = ROOT / "docs" / "sequences.md"
-START, END = "<!-- fields -->\n", "<!-- /fields -->\n"
 TILE_PX, GAP_PX, COLUMNS = 64, 3, 8
 GAP_GREY = 96
 COLOURS = 16  # of a picture: noise would take twice the bytes with more
@@ -132,8 +132,7 @@ def table() -> str:
 
 def with_table() -> str:
     """Return the text of the page with its table made anew, between two comments."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    return f"{before}{START}{table()}{END}{rest.partition(END)[2]}"
+    return with_block(PAGE.read_text(encoding="utf-8"), "fields", table())
 
 
 if __name__ == "__main__":

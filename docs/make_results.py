@@ -6,10 +6,11 @@ python docs/make_results.py
 from itertools import groupby
 from pathlib import Path
 
+from made_block import with_block
+
 from trainer.published import PUBLISHED, Published
 
 PAGE = Path(__file__).parent / "results.md"
-START, END = "<!-- published -->\n", "<!-- /published -->\n"
 COLUMNS = ("mse", "mae", "psnr", "ssim", "ssim_openstl", "ce")
 TITLES = ("MSE", "MAE", "PSNR", "SSIM", "SSIM (OpenSTL)", "CE (nats)")
 
@@ -40,8 +41,7 @@ def tables() -> str:
 
 def with_tables() -> str:
     """Return the text of the page with its tables made anew, between two comments."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    return f"{before}{START}{tables()}{END}{rest.partition(END)[2]}"
+    return with_block(PAGE.read_text(encoding="utf-8"), "published", tables())
 
 
 if __name__ == "__main__":

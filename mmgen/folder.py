@@ -17,7 +17,7 @@ from uuid import uuid4
 from mmgen.errors import InputError, MmgenError
 from mmgen.request import AnyRequest, first_difference
 from mmgen.shard import schema
-from mmgen.shard.manifest import ShardEntry, read_json_file, replace_durably
+from mmgen.shard.manifest import ShardEntry, is_still, read_json_file, replace_durably
 from mmgen.shard.places import LocalPlace
 from mmgen.shard.writer import PlannedShard, find_shard
 
@@ -158,7 +158,7 @@ def locked(out: Path, *, shared: bool = False) -> Iterator[None]:
                     problem = f"{out}: another writer is at work there; wait for it"
                     raise InputError(problem) from None
                 time.sleep(_LOCK_PAUSE_S)
-        if not _is_still(file, path):
+        if not is_still(file, path):
             raise InputError(f"{out}: another writer has just replaced it; try again")
         yield
 
@@ -225,7 +225,7 @@ def _partial_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         with partial.open("xb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if not _is_still(file, partial):
+                if not is_still(file, partial):
                     continue  # cleared away before it was locked
                 yield partial, file
                 return
@@ -240,10 +240,3 @@ def _link(partial: Path, path: Path) -> None:
         pass  # another writer was first: the check behind the lock decides
     except OSError:  # a file system without hard links
         partial.replace(path)
-
-
-def _is_still(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -208,8 +208,16 @@ def _is_locked(file: BinaryIO, path: Path) -> bool:
     """Lock an open file, and tell whether it still has its name and nobody else has the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return is_still(file, path)
+
+
+def is_still(file: BinaryIO, path: Path) -> bool:
+    """Tell whether an open file still has its name."""
+    try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return False
 
 
